@@ -1,0 +1,237 @@
+"""The records that cross between orchestrator and workers: tasks go down, facts come up. No behaviour, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Api(StrEnum):
+    """Which OpenAI-compatible call draws samples."""
+
+    COMPLETIONS = "completions"
+    CHAT = "chat"
+
+
+class Outcome(StrEnum):
+    """How a generation ended. Every outcome is stored; only `ERROR` may be drawn again (same seed, same draw)."""
+
+    COMPLETE = "complete"
+    """The model ended its answer (end-of-sequence token or stop string)."""
+    TRUNCATED = "truncated"
+    """Cut at `max_tokens`."""
+    OVERFLOW = "overflow"
+    """Cut by, or refused for, the context length of the model."""
+    REFUSED = "refused"
+    """A content filter refused."""
+    EMPTY = "empty"
+    """The model ended at once, without text."""
+    TIMED_OUT = "timed_out"
+    """No reply within the deadline derived from `max_tokens`, on every allowed attempt."""
+    ERROR = "error"
+    """The endpoint failed on every allowed attempt; counted apart from wrong, drawn again on the next run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling parameters; all are sent with every request, since servers' own defaults differ."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    """-1: off (not sent to servers that do not know it)."""
+    max_tokens: int = 1024
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """Where a model is served, and how hard it may be driven by one worker."""
+
+    name: str
+    """Name of the model in the sweep file, used in logs and events."""
+    urls: tuple[str, ...]
+    """Base URLs of the replicas, up to and including `/v1`."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key; the key itself never travels nor is stored."""
+    concurrency: int = 64
+    """Ceiling of requests in flight from this worker, over all replicas."""
+    adaptive: bool = True
+    """Cut the concurrency on 429 and grow it back; the ceiling stays `concurrency`."""
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    tokens_per_second_floor: float = 5.0
+    """Slowest decoding that is still considered alive; with `max_tokens` it gives the deadline of a call."""
+    deadline_base_s: float = 60.0
+    """Seconds granted to a call on top of its decoding time (queueing, prefill)."""
+    max_attempts: int = 6
+    """Attempts of one request before it becomes an `ERROR` or `TIMED_OUT` outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorSettings:
+    """A policy as a worker needs it: model + prompt + sampling + where it is served."""
+
+    generator_id: int
+    fingerprint: str
+    model: str
+    api: Api
+    template: str
+    """Prompt with the field `{problem}`; for chat, the content of the user's message."""
+    system: str | None
+    sampling: Sampling
+    samples_per_request: int
+    """n of a request; 1 where the server does not derive the seeds of the children as vLLM does."""
+    endpoint: EndpointSettings
+
+
+@dataclass(frozen=True, slots=True)
+class SampleTask:
+    """Draw some samples of one pool. `spans` lists what is still missing as (start, count), ascending."""
+
+    task_id: int
+    attempt: int
+    """Fence: the store ends the task only for its current attempt."""
+    pool_id: int
+    problem_id: int
+    statement: str
+    generator_id: int
+    seed_base: int
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def size(self) -> int:
+        """Number of samples still missing."""
+        return sum(count for _, count in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One complete solution, as drawn: sample `sample_index` of a pool."""
+
+    task_id: int
+    pool_id: int
+    problem_id: int
+    sample_index: int
+    seed: int
+    outcome: Outcome
+    text: str
+    step_ends: tuple[int, ...]
+    """Character offset (code points) of the end of each step in `text`, separator included."""
+    answer: str | None
+    answer_method: str | None
+    answer_start: int | None
+    finish_reason: str | None
+    completion_tokens: int | None
+    logprob_sum: float | None
+    latency_s: float
+    retries: int
+    replica: str
+    error: str | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by position: five times faster than the default for a slotted dataclass."""
+        return Trajectory, (
+            self.task_id, self.pool_id, self.problem_id, self.sample_index, self.seed, self.outcome, self.text,
+            self.step_ends, self.answer, self.answer_method, self.answer_start, self.finish_reason,
+            self.completion_tokens, self.logprob_sum, self.latency_s, self.retries, self.replica, self.error,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One step in a search tree; holds only its own suffix of the text."""
+
+    search_id: int
+    node_index: int
+    parent_index: int | None
+    child_index: int
+    depth: int
+    text: str
+    completion_tokens: int
+    finish_reason: str | None
+    pruned_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepScores:
+    """Scores of all steps of one trajectory by one scorer; `status` says why there are none."""
+
+    trajectory_id: int
+    scorer_id: int
+    values: tuple[float, ...]
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one attempt of a task has consumed since its last report."""
+
+    task_id: int
+    attempt: int
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    retries: int = 0
+    wasted_requests: int = 0
+    """Requests whose reply was lost or unusable; what they generated is unknown."""
+    seconds: float = 0.0
+    """Sum over requests of the time from sending to reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnd:
+    """The last word on an attempt: all its facts were delivered before, or it gave up with `error_kind`."""
+
+    task_id: int
+    attempt: int
+    error_kind: str | None = None
+    error_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FactBatch:
+    """Facts that travel and commit together, in one transaction (invariant I1)."""
+
+    trajectories: tuple[Trajectory, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    scores: tuple[StepScores, ...] = ()
+    usage: tuple[Usage, ...] = ()
+    ends: tuple[TaskEnd, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something an operator may want to read afterwards: a replica ejected, a limit cut, a pause."""
+
+    kind: str
+    subject: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaHealth:
+    """A replica as its worker sees it now."""
+
+    url: str
+    is_up: bool
+    in_flight: int
+    limit: int
+    requests: int
+    failures: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHealth:
+    """Answer to the coordinator's watchdog."""
+
+    replicas: tuple[ReplicaHealth, ...]
+    in_flight: int
+    queued_samples: int
+    paused_reason: str | None
+    events: tuple[Event, ...]
+    failures: dict[str, int]
+    """Failed requests by kind since the worker started."""
