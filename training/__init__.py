@@ -1,0 +1,1 @@
+"""How the embedded policy was made: tokenizer, network, training, measurement. Needs torch; ships nothing."""
