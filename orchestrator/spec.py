@@ -179,7 +179,7 @@ class ModelSpec(Section):
     api: Api = Api.COMPLETIONS
     """Which call draws the samples: completions or chat."""
     prompt: Text | None = None
-    """Template with {problem}; for chat, the user's message. Default: {problem}, then a blank line unless chat."""
+    """Template with {problem}; for chat, the user's message. Default: {problem} (and a blank line)."""
     system: Text | None = None
     """System message (chat only)."""
     sampling: SamplingSpec = SamplingSpec()

@@ -57,6 +57,12 @@ def check_store(url: str) -> str:
     return url
 
 
+def _check_scalar(value: Any) -> Any:
+    if isinstance(value, (list, dict)):
+        raise refusal("wants one value, or a list of values", "write a text or a number")
+    return value
+
+
 def _as_tuple(value: Any) -> Any:
     """One value where a list may stand."""
     return tuple(value) if isinstance(value, list) else (value,)
@@ -72,14 +78,15 @@ def as_column(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Url = Annotated[str, AfterValidator(_check_url)]
 Variable = Annotated[str, AfterValidator(_check_variable)]
 Urls = Annotated[tuple[Url, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | list[str])]
-Scalar = str | int | float | bool | None
+Scalar = Annotated[str | int | float | bool | None, BeforeValidator(_check_scalar)]
 Choice = Annotated[
     tuple[Scalar, ...],
     BeforeValidator(_as_tuple, json_schema_input_type=Scalar | list[Scalar]),

@@ -1,13 +1,14 @@
 """The sweep file on disk: YAML in, a `SweepSpec` or all that is wrong with it out.
 
-Why it exists: pydantic says what is wrong in terms of classes, and a user thinks in lines and fields; this module
-translates. It must not know what a field means (that is `spec`) nor open anything but the one file it is given.
+Why it exists: pydantic says what is wrong in terms of classes, and a user thinks in lines and fields; this
+module translates. It must not know what a field means (that is `spec`), nor open any file but the given one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -17,9 +18,11 @@ from pydantic_core import ErrorDetails
 from orchestrator.errors import Finding, SpecError, is_secret_field, show_value
 from orchestrator.nearest import nearest, suggestion
 from orchestrator.spec import SweepSpec
+from orchestrator.spec_base import NAME_PATTERN
 from orchestrator.spec_checks import Issue, Path
 from orchestrator.yaml_text import Document, dotted, read_yaml
 
+NAME_FORM = "use letters, digits, '.', '_' and '-', starting with a letter or a digit"
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -76,49 +79,73 @@ def _validate(document: Document, file: str | None) -> SweepSpec:
         # As JSON, so that strict types still take a list for a tuple and a name for an enumeration.
         return SweepSpec.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
-        raise SpecError(findings=list(_findings(error, document, file))) from None
+        raise SpecError(findings=_findings(error, document, file)) from None
 
 
-def _findings(error: ValidationError, document: Document, file: str | None) -> Iterator[Finding]:
+def _findings(error: ValidationError, document: Document, file: str | None) -> list[Finding]:
     details = error.errors(include_url=False)
-    wrong_kinds = {_known(item["loc"], document.data)[0] for item in details if _is_wrong_kind(item)}
-    seen: set[Path] = set()
+    wrong_kinds = {
+        _section(_known(item["loc"], document.data)[0]) for item in details if _is_wrong_kind(item)
+    }
+    found: dict[str | None, Finding] = {}
     for item in details:
         path, _ = _known(item["loc"], document.data)
-        if any(path[: len(above)] == above for above in wrong_kinds) and not _is_wrong_kind(item):
-            continue  # what belongs to another kind is noise beside the wrong kind itself
-        if item["type"] == "disagreement":
-            yield from (_of_issue(issue, document, file) for issue in item["ctx"]["issues"])
-        elif (finding := _of_detail(item, document, file)) and not _is_repeated(item, path, seen):
-            yield finding
+        # What belongs to another kind is noise beside the wrong kind itself.
+        is_noise = not _is_wrong_kind(item) and any(path[: len(above)] == above for above in wrong_kinds)
+        if not is_noise and not _is_echo(item, path, document.data):
+            for finding in _of_item(item, document, file):
+                found[finding.field] = _merged(found.get(finding.field), finding)
+    return sorted(found.values(), key=lambda finding: (finding.line or 0, finding.column or 0))
 
 
-def _is_repeated(item: ErrorDetails, path: Path, seen: set[Path]) -> bool:
-    """Whether another branch of a union has already complained about this value."""
-    place = (*path, *item["loc"][-1:]) if item["type"] in ("missing", "extra_forbidden") else path
-    is_known = place in seen
-    seen.add(place)
-    return is_known
+def _merged(first: Finding | None, other: Finding) -> Finding:
+    """One finding for a field that several forms of the same value (say, a number or `auto`) refuse."""
+    if first is None or first.remedy is None or other.remedy is None or other.remedy in first.remedy:
+        return first or other
+    return replace(first, remedy=f"{first.remedy}, or {other.remedy}")
 
 
 def _is_wrong_kind(item: ErrorDetails) -> bool:
     return item["type"].startswith("union_tag") or item["loc"][-1:] == ("kind",)
 
 
+def _section(path: Path) -> Path:
+    return path[:-1] if path[-1:] == ("kind",) else path
+
+
+def _is_echo(item: ErrorDetails, path: Path, data: Any) -> bool:
+    """Whether this is a list that is short only because its items were refused."""
+    value = _lookup(path, data)
+    return item["type"] == "too_short" and isinstance(value, list) and len(value) >= item["ctx"]["min_length"]
+
+
+def _of_item(item: ErrorDetails, document: Document, file: str | None) -> list[Finding]:
+    if item["type"] == "disagreement":
+        return [_of_issue(issue, document, file) for issue in item["ctx"]["issues"]]
+    return [_of_detail(item, document, file)]
+
+
 def _known(loc: tuple[str | int, ...], data: Any) -> tuple[Path, tuple[str | int, ...]]:
-    """`loc` without the names of union branches: the path that exists in `data`, and what is left of `loc`."""
+    """`loc` without the names of union branches: the path that exists in `data`, and what is left of it."""
     path: Path = ()
     for index, part in enumerate(loc):
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
+        if _has(data, part):
+            data, path = data[part], (*path, part)
         elif index == len(loc) - 1:
             return path, (part,)
-        else:
-            continue
-        path = (*path, part)
     return path, ()
+
+
+def _has(data: Any, part: str | int) -> bool:
+    if isinstance(part, int):
+        return isinstance(data, list) and part < len(data)
+    return isinstance(data, dict) and part in data
+
+
+def _lookup(path: Path, data: Any) -> Any:
+    for part in path:
+        data = data[part] if _has(data, part) else None
+    return data
 
 
 def _of_issue(issue: Issue, document: Document, file: str | None) -> Finding:
@@ -138,33 +165,30 @@ def _of_detail(item: ErrorDetails, document: Document, file: str | None) -> Find
     if kind == "missing":
         return _finding((*path, *rest), "is required", f"add {rest[-1] if rest else 'it'}", document, file)
     if rest[-1:] == ("[key]",):
-        remedy = "use letters, digits, '.', '_' and '-', starting with a letter or a digit"
-        return _finding(path, "is not a name", remedy, document, file, of_key=True)
+        return _finding(path, "is not a name", NAME_FORM, document, file, of_key=True)
     if kind == "extra_forbidden":
         remedy = suggestion(str(path[-1]), _siblings(path, document.data))
         return _finding(path, "is not a field that is known here", remedy, document, file, of_key=True)
     if _is_wrong_kind(item):
-        return _wrong_kind(path, rest, context, document, file)
+        return _wrong_kind(_section(path), context, document, file)
     message, remedy = _words(kind, context, item)
     return _finding(path, message, remedy, document, file)
 
 
-def _wrong_kind(
-    path: Path, rest: Path, context: Mapping[str, Any], document: Document, file: str | None
-) -> Finding:
-    found = (
-        _lookup((*path, "kind"), document.data) if path[-1:] != ("kind",) else _lookup(path, document.data)
-    )
-    where = path if path[-1:] == ("kind",) or found is None else (*path, "kind")
+def _wrong_kind(section: Path, context: Mapping[str, Any], document: Document, file: str | None) -> Finding:
+    kinds = _listed(str(context.get("expected_tags") or context.get("expected") or ""))
+    value = _lookup(section, document.data)
+    found = value.get("kind") if isinstance(value, dict) else value
     if found is None:
-        found = _lookup(path, document.data)
-        where = path
-    expected = str(context.get("expected_tags") or context.get("expected") or "")
-    kinds = [part.strip(" '") for part in expected.replace(" or ", ",").split(",") if part.strip(" '")]
-    if not kinds:
-        return _finding((*path, "kind"), "is required", "add kind", document, file)
+        return _finding((*section, "kind"), "is required", suggestion("", kinds, "available"), document, file)
+    where = (*section, "kind") if isinstance(value, dict) else section
     message = "is not a kind that runs in this version"
     return _finding(where, message, suggestion(str(found), kinds, "available"), document, file)
+
+
+def _listed(expected: str) -> list[str]:
+    """The values in pydantic's `'a', 'b' or 'c'`."""
+    return [part.strip(" '") for part in expected.replace(" or ", ",").split(",") if part.strip(" '")]
 
 
 def _siblings(path: Path, data: Any) -> list[str]:
@@ -180,7 +204,8 @@ def _descend(node: Any, part: str | int, definitions: Mapping[str, Any], value: 
     node = _branch(node, definitions, None)
     if isinstance(part, int):
         return _branch(node.get("items", {}), definitions, value)
-    below = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+    named = list(node.get("patternProperties", {}).values())
+    below = node.get("properties", {}).get(part) or next(iter(named), node.get("additionalProperties", {}))
     return _branch(below, definitions, value)
 
 
@@ -190,23 +215,12 @@ def _branch(node: Any, definitions: Mapping[str, Any], value: Any) -> dict[str, 
         return {}
     if "$ref" in node:
         return _branch(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions, value)
-    options = [_branch(option, definitions, value) for option in node.get("anyOf", node.get("oneOf", []))]
+    options = [_branch(option, definitions, value) for option in node.get("anyOf") or node.get("oneOf") or []]
     kind = value.get("kind") if isinstance(value, dict) else None
     for option in options:
         if kind is not None and option.get("properties", {}).get("kind", {}).get("const") == kind:
             return option
     return next((option for option in options if "properties" in option or "items" in option), node)
-
-
-def _lookup(path: Path, data: Any) -> Any:
-    for part in path:
-        if isinstance(data, dict):
-            data = data.get(part)
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        else:
-            return None
-    return data
 
 
 def _finding(
@@ -249,7 +263,7 @@ _WORDS: dict[str, _Words] = {
     "less_than_equal": lambda c: (f"is above {c['le']}", f"write {c['le']} or less"),
     "less_than": lambda c: (f"is not below {c['lt']}", f"write less than {c['lt']}"),
     "string_too_short": lambda _: ("is empty", "write something, or remove the line"),
-    "too_short": lambda c: (f"has fewer than {c['min_length']} items", "add one"),
+    "too_short": lambda _: ("is empty", "add an item"),
     "too_long": lambda c: (f"has more than {c['max_length']} items", f"keep {c['max_length']} at most"),
     "finite_number": lambda _: ("is not a finite number", "write a number"),
 }
@@ -259,9 +273,10 @@ def _words(kind: str, context: Mapping[str, Any], item: ErrorDetails) -> tuple[s
     if kind in _WORDS:
         return _WORDS[kind](context)
     if kind in ("literal_error", "enum"):
-        expected = str(context["expected"])
-        valid = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
-        return "is not one of the values that are known here", suggestion(str(item["input"]), valid)
+        remedy = suggestion(str(item["input"]), _listed(str(context["expected"])))
+        return "is not one of the values that are known here", remedy
     if kind == "string_pattern_mismatch":
+        if context["pattern"] == NAME_PATTERN:
+            return "is not a name", NAME_FORM
         return "has a form that is not allowed here", f"it must match {context['pattern']}"
     return item["msg"][:1].lower() + item["msg"][1:], "see `ttc schema` for what is valid here"

@@ -1,9 +1,9 @@
 """YAML text as plain values, with the line and column of every one of them.
 
-Why it exists: an error in a sweep file should point at a line, and YAML 1.1 should not turn `no` into false, `1:30`
-into 90 or `012` into 10. Scalars follow the core schema of YAML 1.2 (plus `_` in whole numbers); tags, repeated
-keys, merge keys and several documents are refused, and size, depth and aliases are bounded. Nothing is ever
-constructed but None, bool, int, float, str, list and dict. It must not know what the values mean.
+Why it exists: an error in a sweep file should point at a line, and YAML 1.1 should not turn `no` into false,
+`1:30` into 90 or `012` into 10. Scalars follow the core schema of YAML 1.2 (plus `_` in whole numbers); tags,
+repeated keys, merge keys and several documents are refused; size, depth and aliases are bounded. Nothing is
+ever constructed but None, bool, int, float, str, list and dict. It must not know what the values mean.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -29,6 +29,17 @@ _FALSE = re.compile(r"(?:false|False|FALSE)\Z")
 _INT = re.compile(r"[-+]?[0-9](?:_?[0-9])*\Z", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z", re.ASCII)
 _MAX_DIGITS = 18
+_STR, _SEQ, _MAP = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Parses only: without implicit resolvers every plain scalar stays text, so an explicit tag shows."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+class _Unwanted(yaml.MarkedYAMLError):
+    """Valid YAML of a shape that no sweep file has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +79,7 @@ def read_yaml(raw: bytes, file: str) -> Document:
     text = _decode(raw, file)
     try:
         _check_shape(text)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, file) from None
     except yaml.reader.ReaderError as error:
@@ -93,7 +104,7 @@ def _decode(raw: bytes, file: str) -> str:
 def _check_shape(text: str) -> None:
     """Bound nodes and depth before anything recursive sees the text."""
     depth = nodes = documents = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in _events(text):
         nodes += isinstance(event, yaml.NodeEvent)
         documents += isinstance(event, yaml.DocumentStartEvent)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -103,6 +114,10 @@ def _check_shape(text: str) -> None:
             )
         if documents > 1:
             raise yaml.MarkedYAMLError(problem="a second document starts here", problem_mark=event.start_mark)
+
+
+def _events(text: str) -> Iterator[Any]:
+    yield from yaml.parse(text, Loader=_Loader)
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, file: str) -> SpecError:
@@ -135,10 +150,10 @@ class _Reader:
         if len(self._values) > MAX_NODES or len(path) > MAX_DEPTH:
             raise self._refuse("aliases make this file too large", node, path, "write the values out")
         if isinstance(node, yaml.MappingNode):
-            self._check_tag(node, path, "tag:yaml.org,2002:map")
+            self._check_tag(node, path, _MAP)
             return {key: self._value(value, (*path, key)) for key, value in self._items(node, path)}
         if isinstance(node, yaml.SequenceNode):
-            self._check_tag(node, path, "tag:yaml.org,2002:seq")
+            self._check_tag(node, path, _SEQ)
             return [self._value(item, (*path, index)) for index, item in enumerate(node.value)]
         return self._scalar(node, path)
 
@@ -159,22 +174,14 @@ class _Reader:
             yield key, value
 
     def _scalar(self, node: yaml.Node, path: Path) -> Any:
-        text = node.value
-        if node.style is not None:
-            self._check_tag(node, path, "tag:yaml.org,2002:str")
-            return text
-        if not node.tag.startswith("tag:yaml.org,2002:"):
-            raise self._tag_error(node, path)
-        return plain_scalar(text)
+        self._check_tag(node, path, _STR)
+        is_plain = isinstance(node, yaml.ScalarNode) and node.style is None
+        return plain_scalar(node.value) if is_plain else node.value
 
     def _check_tag(self, node: yaml.Node, path: Path, wanted: str) -> None:
         if node.tag != wanted:
-            raise self._tag_error(node, path)
-
-    def _tag_error(self, node: yaml.Node, path: Path) -> SpecError:
-        return self._refuse(
-            "tags (!) are not part of a sweep file", node, path, "remove it", show_value(node.tag)
-        )
+            message = "tags (!) are not part of a sweep file"
+            raise self._refuse(message, node, path, "remove it", show_value(node.tag))
 
     def _refuse(
         self, message: str, node: yaml.Node, path: Path, remedy: str, value: str | None = None
@@ -185,7 +192,7 @@ class _Reader:
         return SpecError(findings=[finding])
 
 
-def plain_scalar(text: str) -> None | bool | int | float | str:
+def plain_scalar(text: str) -> bool | int | float | str | None:
     """Value of an unquoted scalar by YAML 1.2's core schema; what is too long for a number stays text."""
     if _NULL.match(text):
         return None
