@@ -1,0 +1,158 @@
+"""The replicas of one model: which serves the next request, which are out, and when to look again. Pure.
+
+Ejection is a circuit breaker a replica: out after consecutive failures, back after a probe, with longer and
+longer probations. A request keeps to the replica that has the prefix of its problem in cache, unless that one is
+crowded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from workers.http import public_url
+
+EJECT_AFTER = 3
+CROWDED = 1.25
+TRIAL_IN_FLIGHT = 8
+PROBATION_BASE_S = 1.0
+PROBATION_CAP_S = 30.0
+_MIX = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: spreads consecutive problem numbers
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """One server of the model, as seen from here."""
+
+    url: str
+    name: str
+    """The URL as it may be shown."""
+    in_flight: int = 0
+    requests: int = 0
+    failures: int = 0
+    last_error: str | None = None
+    streak: int = 0
+    """Failures since the last success."""
+    ejections: int = 0
+    """Ejections and failed probes since the last success."""
+    epoch: int = 0
+    """Counts ejections; a failure of a request sent in an earlier epoch is old news."""
+    probe_at: float | None = None
+    """When to look again; None while it is up."""
+    is_probed: bool = False
+    is_on_trial: bool = False
+    """It answered a probe, but no request yet: some servers list their models while the engine hangs."""
+
+    @property
+    def is_up(self) -> bool:
+        """May it be given requests."""
+        return self.probe_at is None
+
+    @property
+    def has_room(self) -> bool:
+        """May it be given one more request now."""
+        return self.probe_at is None and not (self.is_on_trial and self.in_flight >= TRIAL_IN_FLIGHT)
+
+
+class Replicas:
+    """All replicas of one model. The caller reports what happened and when; nothing here waits or sends."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        eject_after: int = EJECT_AFTER,
+        probation_base_s: float = PROBATION_BASE_S,
+        probation_cap_s: float = PROBATION_CAP_S,
+    ) -> None:
+        self.all = tuple(Replica(url.rstrip("/"), public_url(url.rstrip("/"))) for url in urls)
+        if not self.all:
+            raise ValueError("a model needs at least one replica")
+        self._eject_after = eject_after
+        self._probation_base_s = probation_base_s
+        self._probation_cap_s = probation_cap_s
+
+    @property
+    def is_everything_down(self) -> bool:
+        """No replica may be given requests."""
+        return not any(replica.is_up for replica in self.all)
+
+    def pick(self, affinity: int, avoid: Replica | None = None) -> Replica | None:
+        """Choose a replica, if possible another than the one that failed this request; None: none has room."""
+        if len(self.all) == 1:
+            return self.all[0] if self.all[0].has_room else None
+        ready = [replica for replica in self.all if replica.has_room]
+        candidates = [replica for replica in ready if replica is not avoid] or ready
+        if not candidates:
+            return None
+        preferred = self.all[((affinity * _MIX) >> 32) % len(self.all)]
+        mean = sum(replica.in_flight for replica in candidates) / len(candidates)
+        if preferred in candidates and preferred.in_flight <= CROWDED * mean + 1:
+            return preferred
+        return min(candidates, key=lambda replica: replica.in_flight)
+
+    def begin(self, replica: Replica) -> int:
+        """Count a request that is being sent; the epoch to report it with."""
+        replica.in_flight += 1
+        replica.requests += 1
+        return replica.epoch
+
+    def end(self, replica: Replica) -> None:
+        """Count a request that is over, however it ended."""
+        replica.in_flight -= 1
+
+    def on_success(self, replica: Replica) -> bool:
+        """The replica gave an answer; True if that brings it back."""
+        replica.streak = 0
+        replica.ejections = 0
+        was_down = not replica.is_up
+        replica.probe_at = None
+        replica.is_on_trial = False
+        return was_down
+
+    def on_failure(self, replica: Replica, epoch: int, error: str, now: float) -> bool:
+        """Record a failed connection, a 5xx or a missed deadline; True if that ejects the replica.
+
+        A few failures are no sign of death where many are in flight: the streak must be an eighth of them.
+        """
+        replica.failures += 1
+        replica.last_error = error
+        if epoch != replica.epoch or not replica.is_up:
+            return False
+        replica.streak += 1
+        if replica.streak < max(self._eject_after, replica.in_flight // 8):
+            return False
+        replica.epoch += 1
+        self._postpone(replica, now)
+        return True
+
+    def due(self, now: float) -> Replica | None:
+        """Return a replica whose probation is over and that nobody probes yet."""
+        for replica in self.all:
+            if replica.probe_at is not None and not replica.is_probed and replica.probe_at <= now:
+                return replica
+        return None
+
+    def next_probe_at(self) -> float | None:
+        """When the next probation ends; None if none runs (or its probe is under way)."""
+        times = [r.probe_at for r in self.all if r.probe_at is not None and not r.is_probed]
+        return min(times) if times else None
+
+    def on_probe(self, replica: Replica, error: str | None, now: float) -> bool:
+        """Record the end of a probe; True if the replica is back, which one more failure would undo."""
+        replica.is_probed = False
+        if replica.is_up:
+            return False
+        if error is not None:
+            replica.last_error = error
+            self._postpone(replica, now)
+            return False
+        replica.probe_at = None
+        replica.is_on_trial = True
+        replica.streak = self._eject_after - 1
+        return True
+
+    def _postpone(self, replica: Replica, now: float) -> None:
+        wait_s = min(self._probation_cap_s, self._probation_base_s * 2.0 ** min(replica.ejections, 62))
+        replica.ejections += 1
+        replica.probe_at = now + wait_s
