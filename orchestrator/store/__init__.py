@@ -1,0 +1,3 @@
+"""The store."""
+
+from __future__ import annotations

@@ -1,0 +1,205 @@
+"""The large tables: what workers found. Integer keys, text once, no column that can be derived.
+
+A key names a fact before the work runs (invariant I2), so an insert that finds its key taken has nothing
+to do. The one exception is a sample that ended in `error`: it has neither text nor extraction, and a
+later draw replaces it. This module must not know how rows get there.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from orchestrator.store.columns import (
+    BIG,
+    FLAG,
+    INT,
+    KEYED,
+    REAL,
+    SMALL,
+    STRICT,
+    TEXT,
+    col,
+    key,
+    metadata,
+    ref,
+)
+
+replicas = sa.Table(
+    "replicas",
+    metadata,
+    key("Replica: hash of its URL", BIG, autoincrement=False),
+    col("url", TEXT, "Base URL"),
+    comment="Model servers that drew samples",
+    **STRICT,
+)
+
+trajectories = sa.Table(
+    "trajectories",
+    metadata,
+    key("Trajectory = pool_id * 2^20 + sample_index", BIG, autoincrement=False),
+    ref("pool_id", "pools.id", "Pool"),
+    col("sample_index", INT, "Which sample of the pool"),
+    col("seed", BIG, "Seed sent with the request"),
+    ref("task_id", "tasks.id", "Task that drew it; NULL: imported", nullable=True),
+    col("outcome", TEXT, "complete, truncated, overflow, refused, empty, timed_out or error"),
+    col("finish_reason", TEXT, "The server's finish reason", nullable=True),
+    col("completion_tokens", INT, "Tokens generated", nullable=True),
+    col("logprob_sum", REAL, "Sum of the log-probabilities of its tokens", nullable=True),
+    col("latency_s", REAL, "Seconds from request to reply"),
+    col("retries", SMALL, "Attempts beyond the first"),
+    ref("replica_id", "replicas.id", "Replica that drew it", kind=BIG, nullable=True),
+    ref("parent_id", "trajectories.id", "Trajectory this one revises", kind=BIG, nullable=True),
+    col("error", TEXT, "Last error, if the outcome is error or timed_out", nullable=True),
+    col("created_at", REAL, "When it was stored"),
+    sa.Index(
+        "ix_trajectories_error",
+        "id",
+        sqlite_where=sa.text("outcome = 'error'"),
+        postgresql_where=sa.text("outcome = 'error'"),
+    ),
+    sa.Index(
+        "ix_trajectories_parent",
+        "parent_id",
+        sqlite_where=sa.text("parent_id IS NOT NULL"),
+        postgresql_where=sa.text("parent_id IS NOT NULL"),
+    ),
+    comment="Samples, one row each; the text is in trajectory_texts",
+    **STRICT,
+)
+
+trajectory_texts = sa.Table(
+    "trajectory_texts",
+    metadata,
+    ref("trajectory_id", "trajectories.id", "Trajectory", kind=BIG, primary_key=True, autoincrement=False),
+    col("text", TEXT, "What the model wrote"),
+    col("step_ends", TEXT, "JSON array: offset, in characters, of the end of each step"),
+    comment="Texts of all samples but those that ended in error",
+    **STRICT,
+)
+
+answers = sa.Table(
+    "answers",
+    metadata,
+    key("Answer: hash of problem and text", BIG, autoincrement=False),
+    ref("problem_id", "problems.id", "Problem", index=True),
+    col("text", TEXT, "The answer as extracted"),
+    comment="Distinct answer strings of each problem: what is graded, once",
+    **STRICT,
+)
+
+extractions = sa.Table(
+    "extractions",
+    metadata,
+    ref("trajectory_id", "trajectories.id", "Trajectory", kind=BIG, primary_key=True),
+    ref("extractor_id", "extractors.id", "Extractor", primary_key=True),
+    ref("answer_id", "answers.id", "Answer; NULL: the text holds none", kind=BIG, nullable=True),
+    col("method", TEXT, "How the answer was found", nullable=True),
+    col("char_start", INT, "Offset, in characters, of the answer in the text", nullable=True),
+    comment="The final answer of each sample that did not end in error",
+    **KEYED,
+)
+
+grades = sa.Table(
+    "grades",
+    metadata,
+    ref("answer_id", "answers.id", "Answer", kind=BIG, primary_key=True),
+    ref("grader_id", "graders.id", "Grader", primary_key=True),
+    col("verdict", TEXT, "correct or wrong; any other word: the grader could not decide"),
+    col("method", TEXT, "Rule that decided", nullable=True),
+    col("detail", TEXT, "Why, if it could not decide", nullable=True),
+    col("cluster_id", BIG, "Answer that stands for all answers equivalent to this one", nullable=True),
+    col("graded_at", REAL, "When"),
+    comment="Verdicts on distinct answers",
+    **KEYED,
+)
+
+scores = sa.Table(
+    "scores",
+    metadata,
+    ref("trajectory_id", "trajectories.id", "Trajectory", kind=BIG, primary_key=True),
+    ref("scorer_id", "scorers.id", "Scorer", primary_key=True),
+    col("values_json", TEXT, "JSON array: one value a step (prm), or one in all (orm, judge)"),
+    col("status", TEXT, "ok, or why there is no value"),
+    comment="Scores of samples, one array each; v_step_scores shows one row a step",
+    **KEYED,
+)
+
+rollout_labels = sa.Table(
+    "rollout_labels",
+    metadata,
+    ref("trajectory_id", "trajectories.id", "Trajectory", kind=BIG, primary_key=True),
+    col("step_index", SMALL, "Step, from 0", primary_key=True),
+    ref("generator_id", "generators.id", "Generator that completed the prefix", primary_key=True),
+    col("rollouts", INT, "Completions drawn from the end of this step"),
+    col("correct", INT, "Completions that reached the reference answer"),
+    col("hard", REAL, "Hard estimate: 1 if any is correct"),
+    col("soft", REAL, "Soft estimate: correct / rollouts"),
+    comment="Monte Carlo value of the prefix that ends with a step",
+    **KEYED,
+)
+
+searches = sa.Table(
+    "searches",
+    metadata,
+    key("Search"),
+    ref("sweep_id", "sweeps.id", "Sweep"),
+    ref("problem_id", "problems.id", "Problem"),
+    ref("generator_id", "generators.id", "Generator"),
+    col("strategy", TEXT, "Strategy"),
+    col("params_json", TEXT, "Parameters of the strategy, as JSON"),
+    col("seed", BIG, "Seed"),
+    col("budget", INT, "Generations allowed"),
+    col("state", TEXT, "pending, running, done or failed", server_default="pending"),
+    sa.UniqueConstraint(
+        "sweep_id", "problem_id", "generator_id", "strategy", "params_json", "seed", "budget"
+    ),
+    comment="Tree searches, one a problem",
+    **STRICT,
+)
+
+nodes = sa.Table(
+    "nodes",
+    metadata,
+    ref("search_id", "searches.id", "Search", primary_key=True),
+    col("node_index", INT, "Node, in order of creation", primary_key=True),
+    col("parent_index", INT, "Parent node; NULL: the root", nullable=True),
+    col("child_index", INT, "Which child of its parent"),
+    col("depth", INT, "Steps from the root"),
+    col("text", TEXT, "This step only; v_tree shows the whole path"),
+    col("completion_tokens", INT, "Tokens generated for this step"),
+    col("finish_reason", TEXT, "The server's finish reason", nullable=True),
+    col("kept", FLAG, "Not pruned"),
+    col("pruned_reason", TEXT, "Why it was pruned", nullable=True),
+    sa.UniqueConstraint("search_id", "parent_index", "child_index"),
+    comment="Steps of search trees",
+    **KEYED,
+)
+
+node_scores = sa.Table(
+    "node_scores",
+    metadata,
+    col("search_id", INT, "Search", primary_key=True),
+    col("node_index", INT, "Node", primary_key=True),
+    ref("scorer_id", "scorers.id", "Scorer", primary_key=True),
+    col("value", REAL, "Score"),
+    sa.ForeignKeyConstraint(["search_id", "node_index"], ["nodes.search_id", "nodes.node_index"]),
+    comment="Scores of nodes",
+    **KEYED,
+)
+
+usage = sa.Table(
+    "usage",
+    metadata,
+    ref("task_id", "tasks.id", "Task", primary_key=True),
+    col("attempt", INT, "Attempt", primary_key=True),
+    col("requests", BIG, "Requests sent"),
+    col("prompt_tokens", BIG, "Prompt tokens"),
+    col("cached_tokens", BIG, "Prompt tokens the server had in its cache"),
+    col("completion_tokens", BIG, "Tokens generated"),
+    col("retries", BIG, "Requests sent again"),
+    col("wasted_requests", BIG, "Requests whose reply was lost or unusable"),
+    col("scorer_tokens", BIG, "Tokens read by scorers", server_default="0"),
+    col("seconds", REAL, "Sum over requests of the time to reply"),
+    comment="What each attempt of each task consumed",
+    **KEYED,
+)

@@ -1,0 +1,96 @@
+"""The store in PostgreSQL: asyncpg, bulk inserts through `unnest`, claims that skip locked rows.
+
+Knows no table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from orchestrator.store.backend import Bulk
+from orchestrator.store.errors import QueryRefused, StoreError
+from orchestrator.store.failures import store_error
+
+CONNECTIONS = 4
+
+
+class PostgresBackend:
+    """A PostgreSQL database."""
+
+    dialect = "postgresql"
+    skip_locked = "FOR UPDATE OF t SKIP LOCKED"
+
+    def __init__(self, url: sa.URL) -> None:
+        self.writer = postgres_engine(url)
+        self.reader = self.writer.execution_options(postgresql_readonly=True)
+
+    async def insert(
+        self, connection: AsyncConnection, statement: Bulk, rows: Sequence[tuple[Any, ...]]
+    ) -> None:
+        """Insert rows as one array a column.
+
+        The driver is called directly; SQLAlchemy begins its transaction with its first own statement, so
+        one is sent if there was none yet.
+        """
+        raw = (await connection.get_raw_connection()).driver_connection
+        assert isinstance(raw, asyncpg.Connection)
+        if not raw.is_in_transaction():
+            await connection.exec_driver_sql("SELECT 1")
+        await raw.execute(statement.postgres, *map(list, zip(*rows, strict=True)))
+
+    async def now(self, connection: AsyncConnection) -> float:
+        """Hosts' clocks differ; the database has one."""
+        result = await connection.exec_driver_sql(
+            "SELECT CAST(extract(epoch FROM clock_timestamp()) AS float8)"
+        )
+        return float(result.scalar_one())
+
+    async def query(self, sql: str, limit: int, timeout_s: float) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Run a user's query in a read-only transaction, as one prepared statement that returns rows."""
+        try:
+            async with self.reader.connect() as connection, connection.begin() as transaction:
+                await connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(timeout_s * 1000)}")
+                raw = (await connection.get_raw_connection()).driver_connection
+                assert isinstance(raw, asyncpg.Connection)
+                found = await asyncio.wait_for(_fetch(raw, sql, limit), timeout_s + 1)
+                await transaction.rollback()
+                return found
+        except (asyncpg.QueryCanceledError, TimeoutError):
+            raise QueryRefused(f"the query took longer than {timeout_s:g} s") from None
+        except asyncpg.ReadOnlySQLTransactionError:
+            raise QueryRefused("only reading is allowed here") from None
+        except (sa.exc.SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise _refusal(error) from None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.writer.dispose()
+
+
+def postgres_engine(url: sa.URL) -> AsyncEngine:
+    """Engine that notices, before use, that the server was restarted."""
+    return create_async_engine(
+        url, pool_size=CONNECTIONS, max_overflow=4, pool_pre_ping=True, pool_timeout=60
+    )
+
+
+async def _fetch(
+    raw: asyncpg.Connection[Any], sql: str, limit: int
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    statement = await raw.prepare(sql)
+    columns = [attribute.name for attribute in statement.get_attributes()]
+    if not columns:  # COMMIT, COPY ... TO PROGRAM and their like
+        raise QueryRefused("only statements that return rows are allowed here")
+    cursor = await statement.cursor()
+    return columns, [tuple(row) for row in await cursor.fetch(limit)]
+
+
+def _refusal(error: Exception) -> StoreError:
+    found = store_error(error)
+    return found if found.retryable else QueryRefused(str(found))

@@ -1,0 +1,268 @@
+"""Tables that name things and plan work: sweeps, problems, models, pools, tasks. Small, one row a thing.
+
+`facts` holds the large tables that the workers' results fill. Comments are for people with SQL and reach
+the database (COMMENT ON in PostgreSQL, the table `schema_comments` in both). Times are seconds since
+1970-01-01 UTC. This module must not know how rows get there.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import sqlalchemy as sa
+
+from orchestrator.store.columns import (
+    BIG,
+    FLAG,
+    INT,
+    KEYED,
+    REAL,
+    SMALL,
+    STRICT,
+    TEXT,
+    col,
+    key,
+    metadata,
+    ref,
+)
+
+
+class TaskState(IntEnum):
+    """States of a task; `DONE` and `FAILED` are final until a sweep is resumed."""
+
+    PENDING = 0
+    """Waiting for a run to claim it."""
+    RUNNING = 1
+    """Leased by `run_id`; anyone may claim it once that run is silent for `LEASE_S`."""
+    DONE = 2
+    """Every fact it owes is stored."""
+    FAILED = 3
+    """Gave up; see `error_kind`."""
+
+
+class GoldStatus:
+    """What is known about the reference answer of a problem."""
+
+    OK = "ok"
+    UNPARSABLE = "gold_unparsable"
+    UNVERIFIED = "unverified"
+
+
+LEASE_S = 30.0
+"""A run whose heartbeat is older than this holds its tasks no longer."""
+
+schema_comments = sa.Table(
+    "schema_comments",
+    metadata,
+    col("object_name", TEXT, "Table or view", primary_key=True),
+    col("column_name", TEXT, "Column; empty for the table or view itself", primary_key=True),
+    col("comment", TEXT, "What it means"),
+    comment="What every table, view and column means",
+    **KEYED,
+)
+
+extractors = sa.Table(
+    "extractors",
+    metadata,
+    key("Extractor"),
+    col("name", TEXT, "Name"),
+    col("version", TEXT, "Version; a new one reads no row of another"),
+    sa.UniqueConstraint("name", "version"),
+    comment="Ways to find the final answer in a text",
+    **STRICT,
+)
+
+graders = sa.Table(
+    "graders",
+    metadata,
+    key("Grader"),
+    col("name", TEXT, "Name"),
+    col("version", TEXT, "Version; a new one reads no row of another"),
+    sa.UniqueConstraint("name", "version"),
+    comment="Ways to decide whether an answer is equivalent to the reference",
+    **STRICT,
+)
+
+sweeps = sa.Table(
+    "sweeps",
+    metadata,
+    key("Sweep"),
+    col("name", TEXT, "Name given in the sweep file", unique=True),
+    col("config_json", TEXT, "The sweep file as last run, as JSON"),
+    col("config_hash", TEXT, "Hash of config_json"),
+    col("seed", BIG, "Seed every sample's seed derives from"),
+    col("state", TEXT, "new, running, done, failed, cancelled or interrupted", server_default="new"),
+    col(
+        "cancel_requested",
+        FLAG,
+        "Someone asked the running coordinator to stop",
+        server_default=sa.text("'0'"),
+    ),
+    ref("extractor_id", "extractors.id", "Extractor the views use; NULL: the newest", nullable=True),
+    ref("grader_id", "graders.id", "Grader the views use; NULL: the newest", nullable=True),
+    col("created_at", REAL, "When the sweep was first registered"),
+    comment="Sweeps: problems x models x strategies x budgets; they own no samples but look at pools",
+    **STRICT,
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    key("Run"),
+    ref("sweep_id", "sweeps.id", "Sweep", index=True),
+    col("host", TEXT, "Host of the coordinator"),
+    col("pid", INT, "Process id of the coordinator"),
+    col("started_at", REAL, "When the run started"),
+    col("heartbeat_at", REAL, "Last sign of life; after 30 s of silence its tasks may be claimed by others"),
+    col("ended_at", REAL, "When it ended in good order; NULL: running or killed", nullable=True),
+    col("outcome", TEXT, "How it ended", nullable=True),
+    col("details", TEXT, "Versions, command line and so on, as JSON"),
+    col(
+        "commit_sequence",
+        BIG,
+        "Last commit of its writer: a commit sent twice is done once",
+        server_default="0",
+    ),
+    comment="One life of a coordinator",
+    **STRICT,
+)
+
+problems = sa.Table(
+    "problems",
+    metadata,
+    key("Problem"),
+    col("dataset", TEXT, "Dataset"),
+    col("external_id", TEXT, "The dataset's own name of the problem"),
+    col("statement", TEXT, "What the model is asked"),
+    col("answer", TEXT, "Reference answer"),
+    col("level", TEXT, "The dataset's difficulty level", nullable=True),
+    col("subject", TEXT, "The dataset's subject", nullable=True),
+    col("content_hash", TEXT, "Hash of statement and answer: an edited problem is another problem"),
+    col(
+        "gold_status",
+        TEXT,
+        "ok, gold_unparsable (never graded wrong) or unverified",
+        server_default="unverified",
+    ),
+    sa.UniqueConstraint("dataset", "external_id", "content_hash"),
+    sa.CheckConstraint("gold_status IN ('ok', 'gold_unparsable', 'unverified')", name="gold_status"),
+    comment="Problems, each with its reference answer",
+    **STRICT,
+)
+
+generators = sa.Table(
+    "generators",
+    metadata,
+    key("Generator"),
+    col("name", TEXT, "Name in the sweep file"),
+    col("fingerprint", TEXT, "Hash of all that changes the meaning of a sample", unique=True),
+    col("model", TEXT, "Model"),
+    col("revision", TEXT, "Revision of the model", nullable=True),
+    col("parameters", BIG, "Number of parameters; 2 x this = FLOPs of a generated token", nullable=True),
+    col("config_json", TEXT, "Model, prompt template, sampling and stop rules, as JSON"),
+    comment="Policies: model + prompt + sampling",
+    **STRICT,
+)
+
+scorers = sa.Table(
+    "scorers",
+    metadata,
+    key("Scorer"),
+    col("name", TEXT, "Name in the sweep file"),
+    col("fingerprint", TEXT, "Hash of all that changes the meaning of a score", unique=True),
+    col("kind", TEXT, "prm (a value a step), orm (a value a solution) or judge"),
+    col(
+        "label_type",
+        TEXT,
+        "What the value estimates: probability, reward, Monte Carlo value, ...",
+        nullable=True,
+    ),
+    col("config_json", TEXT, "Model, wire format and aggregation, as JSON"),
+    comment="Process reward models, outcome reward models and judges",
+    **STRICT,
+)
+
+pools = sa.Table(
+    "pools",
+    metadata,
+    key("Pool"),
+    ref("problem_id", "problems.id", "Problem"),
+    ref("generator_id", "generators.id", "Generator", index=True),
+    col("seed", BIG, "Sweep seed its samples derive from"),
+    sa.UniqueConstraint("problem_id", "generator_id", "seed"),
+    comment="The samples of one problem by one generator; shared by all sweeps with the same seed",
+    **STRICT,
+)
+
+sweep_pools = sa.Table(
+    "sweep_pools",
+    metadata,
+    ref("sweep_id", "sweeps.id", "Sweep", primary_key=True),
+    ref("pool_id", "pools.id", "Pool", primary_key=True),
+    col("strategy", TEXT, "Strategy of the sweep that wants these samples", primary_key=True),
+    col("samples", INT, "Samples 0 .. samples-1 are wanted"),
+    sa.Index("ix_sweep_pools_pool_id", "pool_id"),
+    comment="Which samples a sweep looks at",
+    **KEYED,
+)
+
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    key("Task"),
+    col("kind", TEXT, "What is to be done: sample, ..."),
+    ref("pool_id", "pools.id", "Pool"),
+    col("sample_start", INT, "First sample"),
+    col("sample_count", INT, "Number of samples"),
+    col("state", SMALL, "0 pending, 1 running, 2 done, 3 failed", server_default="0"),
+    col("attempt", INT, "Number of leases so far: the fence", server_default="0"),
+    ref("run_id", "runs.id", "Run that holds or held the lease", nullable=True),
+    col("not_before", REAL, "Not to be claimed before this time", nullable=True),
+    col("error_kind", TEXT, "Why it failed, as one word", nullable=True),
+    col("error_text", TEXT, "Why it failed", nullable=True),
+    sa.Index("ix_tasks_span", "pool_id", "kind", "sample_start", "sample_count", "state", unique=False),
+    sa.Index(
+        "ix_tasks_pending", "id", sqlite_where=sa.text("state = 0"), postgresql_where=sa.text("state = 0")
+    ),
+    sa.Index(
+        "ix_tasks_running", "run_id", sqlite_where=sa.text("state = 1"), postgresql_where=sa.text("state = 1")
+    ),
+    sa.Index(
+        "ix_tasks_failed", "id", sqlite_where=sa.text("state = 3"), postgresql_where=sa.text("state = 3")
+    ),
+    sa.UniqueConstraint("kind", "pool_id", "sample_start"),
+    comment="Units of dispatch: a span of samples of a pool",
+    **STRICT,
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    key("Event", BIG),
+    ref("sweep_id", "sweeps.id", "Sweep", index=True),
+    ref("run_id", "runs.id", "Run", nullable=True),
+    col("at", REAL, "When"),
+    col("kind", TEXT, "What happened, as one word"),
+    col("subject", TEXT, "What it happened to"),
+    col("detail", TEXT, "Details"),
+    comment="What an operator may want to read afterwards: a replica ejected, a limit cut, a pause",
+    **STRICT,
+)
+
+results = sa.Table(
+    "results",
+    metadata,
+    ref("sweep_id", "sweeps.id", "Sweep", primary_key=True),
+    col("strategy", TEXT, "Strategy", primary_key=True),
+    col("selector", TEXT, "Selector: majority, best-of-n, pass@k, ...", primary_key=True),
+    col("budget", INT, "Generations a problem", primary_key=True),
+    col("level", TEXT, "Difficulty level; empty: all problems", primary_key=True),
+    col("metric", TEXT, "Metric", primary_key=True),
+    col("estimator_version", TEXT, "Version of the estimator", primary_key=True),
+    col("value", REAL, "Estimate", nullable=True),
+    col("std_error", REAL, "Standard error of the estimate", nullable=True),
+    col("problems", INT, "Problems it rests on"),
+    col("computed_at", REAL, "When it was computed"),
+    comment="Estimates computed from what is stored; may be deleted and computed again at any time",
+    **KEYED,
+)

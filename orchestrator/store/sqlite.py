@@ -1,0 +1,150 @@
+"""The store in one SQLite file: WAL, one writer connection, readers that cannot write.
+
+`synchronous=FULL`: an acknowledged commit survives the loss of power, and with group commits the fsync
+costs nothing that can be measured (221,000 against 217,000 rows/s at 1,000 rows a transaction). Every
+write transaction begins IMMEDIATE: one that reads first and writes later would fail at once, whatever the
+busy timeout. This module must not know any table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from orchestrator.store.backend import Bulk
+from orchestrator.store.errors import QueryRefused, StoreRefused
+
+logger = logging.getLogger(__name__)
+
+OLDEST = (3, 38, 0)  # STRICT tables and built-in JSON
+BUSY_TIMEOUT_MS = 10_000
+READERS = 4
+_PRAGMAS = ("foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}", "cache_size=-64000", "temp_store=MEMORY")
+_WRITER_PRAGMAS = ("synchronous=FULL", "journal_size_limit=67108864")
+_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_ALLOWED_PRAGMAS = {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"}
+_INSTRUCTIONS_BETWEEN_CHECKS = 10_000
+
+
+class SqliteBackend:
+    """A SQLite file."""
+
+    dialect = "sqlite"
+    skip_locked = ""
+
+    def __init__(self, path: Path, *, read_only: bool) -> None:
+        self.path = path
+        self.reader = _engine(path, "ro", READERS, "BEGIN", ())
+        self.writer = self.reader if read_only else writer_engine(path)
+
+    async def insert(
+        self, connection: AsyncConnection, statement: Bulk, rows: Sequence[tuple[Any, ...]]
+    ) -> None:
+        """Insert rows with the driver's executemany."""
+        await connection.exec_driver_sql(statement.sqlite, list(rows))
+
+    async def now(self, connection: AsyncConnection) -> float:
+        """One host, one clock."""
+        return time.time()
+
+    async def query(self, sql: str, limit: int, timeout_s: float) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Run a user's query on a connection of its own that can neither write, attach nor run for ever."""
+        return await asyncio.to_thread(_query, self.path, sql, limit, timeout_s)
+
+    async def close(self) -> None:
+        """Close all connections; the last writer folds the log back into the file."""
+        await self.reader.dispose()
+        if self.writer is not self.reader:
+            async with self.writer.connect() as connection:
+                raw = (await connection.get_raw_connection()).driver_connection
+                await raw.execute("PRAGMA optimize")  # type: ignore[union-attr]
+            await self.writer.dispose()
+
+
+def writer_engine(path: Path) -> AsyncEngine:
+    """Engine with the one connection that writes; creates the file if it is missing.
+
+    Raises (on connecting):
+        StoreRefused: WAL is not granted (network file systems).
+    """
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise StoreRefused(f"SQLite {sqlite3.sqlite_version} is too old; wanted: 3.38 or newer")
+    return _engine(path, "rwc", 1, "BEGIN IMMEDIATE", _WRITER_PRAGMAS)
+
+
+def _engine(path: Path, mode: str, size: int, begin: str, pragmas: tuple[str, ...]) -> AsyncEngine:
+    database = f"file:{_quoted(path)}"
+    url = sa.URL.create("sqlite+aiosqlite", database=database, query={"mode": mode, "uri": "true"})
+    engine = create_async_engine(url, pool_size=size, max_overflow=0, pool_timeout=300)
+    sa.event.listen(engine.sync_engine, "connect", _on_connect(path, pragmas))
+    sa.event.listen(engine.sync_engine, "begin", _on_begin(begin))
+    return engine
+
+
+def _on_connect(path: Path, pragmas: tuple[str, ...]) -> Callable[[Any, Any], None]:
+    def prepare(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver begins no transaction by itself
+        cursor = connection.cursor()
+        if pragmas:
+            _demand_wal(cursor, path)
+        for pragma in (*_PRAGMAS, *pragmas):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return prepare
+
+
+def _demand_wal(cursor: Any, path: Path) -> None:
+    cursor.execute("PRAGMA journal_mode=WAL")
+    mode = cursor.fetchone()[0]
+    if mode != "wal":
+        raise StoreRefused(
+            f"{path}: this file system does not grant SQLite's write-ahead log (journal mode is {mode!r}); "
+            "use a local disk, or PostgreSQL"
+        )
+    logger.debug(
+        "%s: WAL, synchronous=FULL: group commits make the fsync free, and acknowledged means durable", path
+    )
+
+
+def _on_begin(begin: str) -> Callable[[sa.Connection], None]:
+    def emit(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return emit
+
+
+def _query(path: Path, sql: str, limit: int, timeout_s: float) -> tuple[list[str], list[tuple[Any, ...]]]:
+    deadline = time.monotonic() + timeout_s
+    try:
+        with closing(sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True)) as connection:
+            connection.set_authorizer(_authorize)
+            connection.set_progress_handler(lambda: time.monotonic() > deadline, _INSTRUCTIONS_BETWEEN_CHECKS)
+            cursor = connection.execute(sql)
+            return [column[0] for column in cursor.description or ()], cursor.fetchmany(limit)
+    except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:
+        if str(error) == "interrupted":
+            raise QueryRefused(f"the query took longer than {timeout_s:g} s") from None
+        if str(error) == "not authorized":
+            raise QueryRefused("only reading is allowed here") from None
+        raise QueryRefused(str(error)) from None
+
+
+def _authorize(action: int, name: str | None, value: str | None, *_: Any) -> int:
+    if action in _ALLOWED or (action == sqlite3.SQLITE_PRAGMA and name in _ALLOWED_PRAGMAS):
+        return sqlite3.SQLITE_OK
+    return sqlite3.SQLITE_DENY
+
+
+def _quoted(path: Path) -> str:
+    """Path as the path of a file URI."""
+    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

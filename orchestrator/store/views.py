@@ -1,0 +1,209 @@
+"""Views: the common questions, answered in SQL, with a comment on each view and column.
+
+Views hold no data, so migrations drop them all first and make them again at head (`migrations/env.py`); a
+change here needs no revision. A sample counts for a sweep when its index is below the number of samples
+the sweep wants of the pool. Its verdict is one of: correct, wrong (by the sweep's grader), ungraded, or
+the grader's own word if it could not decide; and without an answer: truncated (cut or timed out),
+no_answer, error (invariant I7). This module must not know how views are queried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_UNFINISHED = "('truncated', 'overflow', 'timed_out')"
+
+
+def _verdict(outcome: str, answer_id: str) -> str:
+    """SQL of the verdict of a sample; `p` must name its problem and `g` the grade of its answer."""
+    return f"""CASE WHEN {outcome} = 'error' THEN 'error'
+        WHEN {answer_id} IS NOT NULL THEN
+            CASE WHEN p.gold_status = 'gold_unparsable' THEN 'gold_unparsable'
+                 ELSE COALESCE(g.verdict, 'ungraded') END
+        WHEN {outcome} IN {_UNFINISHED} THEN 'truncated'
+        ELSE 'no_answer' END"""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A view: its SELECT, what it means, and what its columns mean (`name: comment` lines)."""
+
+    name: str
+    comment: str
+    columns: str
+    select: str
+    postgres: str | None = None
+    """SELECT on PostgreSQL, where it differs."""
+
+    def select_for(self, dialect: str) -> str:
+        """SELECT of the view in the SQL of `dialect`."""
+        return self.postgres if self.postgres is not None and dialect == "postgresql" else self.select
+
+    def column_comments(self) -> dict[str, str]:
+        """Comment of each column, in order."""
+        pairs = (line.split(":", 1) for line in self.columns.strip().splitlines())
+        return {name.strip(): comment.strip() for name, comment in pairs}
+
+
+V_SWEEP_POOLS = View(
+    "v_sweep_pools",
+    "The pools a sweep looks at, with the range of trajectory ids it wants of each",
+    """
+    sweep_id: Sweep
+    sweep: Name of the sweep
+    pool_id: Pool
+    problem_id: Problem
+    generator_id: Generator
+    samples_wanted: Samples wanted, the most over strategies
+    first_id: First trajectory id wanted
+    end_id: First trajectory id beyond
+    extractor_id: Extractor whose answers count: the sweep's, or else the newest
+    grader_id: Grader whose verdicts count: the sweep's, or else the newest
+    """,
+    """SELECT s.id AS sweep_id, s.name AS sweep, sp.pool_id, p.problem_id, p.generator_id,
+        MAX(sp.samples) AS samples_wanted,
+        CAST(sp.pool_id AS BIGINT) * 1048576 AS first_id,
+        CAST(sp.pool_id AS BIGINT) * 1048576 + MAX(sp.samples) AS end_id,
+        COALESCE(s.extractor_id, (SELECT MAX(id) FROM extractors)) AS extractor_id,
+        COALESCE(s.grader_id, (SELECT MAX(id) FROM graders)) AS grader_id
+    FROM sweep_pools sp JOIN sweeps s ON s.id = sp.sweep_id JOIN pools p ON p.id = sp.pool_id
+    GROUP BY s.id, s.name, sp.pool_id, p.problem_id, p.generator_id, s.extractor_id, s.grader_id""",
+)
+
+V_SAMPLES = View(
+    "v_samples",
+    "One row a sample of a sweep, with its answer and verdict; join trajectory_texts for the text",
+    """
+    sweep_id: Sweep
+    sweep: Name of the sweep
+    problem_id: Problem
+    dataset: Dataset
+    external_id: The dataset's own name of the problem
+    level: Difficulty level
+    subject: Subject
+    generator_id: Generator
+    generator: Name of the generator
+    pool_id: Pool
+    trajectory_id: Trajectory
+    sample_index: Which sample of the pool
+    seed: Seed sent with the request
+    outcome: How the generation ended
+    verdict: correct, wrong, truncated, no_answer, error, ungraded, gold_unparsable, or the grader's own word
+    answer_id: Distinct answer
+    answer: The answer as extracted
+    answer_method: How the answer was found
+    gold: Reference answer
+    cluster_id: Answer that stands for all equivalent ones
+    grade_method: Rule that decided
+    completion_tokens: Tokens generated
+    finish_reason: The server's finish reason
+    latency_s: Seconds from request to reply
+    retries: Attempts beyond the first
+    error: Last error
+    """,
+    f"""SELECT w.sweep_id, w.sweep, w.problem_id, p.dataset, p.external_id, p.level, p.subject,
+        w.generator_id, n.name AS generator, w.pool_id,
+        t.id AS trajectory_id, t.sample_index, t.seed, t.outcome,
+        {_verdict("t.outcome", "x.answer_id")} AS verdict,
+        x.answer_id, a.text AS answer, x.method AS answer_method, p.answer AS gold,
+        COALESCE(g.cluster_id, x.answer_id) AS cluster_id, g.method AS grade_method,
+        t.completion_tokens, t.finish_reason, t.latency_s, t.retries, t.error
+    FROM v_sweep_pools w
+    JOIN problems p ON p.id = w.problem_id
+    JOIN generators n ON n.id = w.generator_id
+    JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
+    LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
+    LEFT JOIN answers a ON a.id = x.answer_id
+    LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id""",
+)
+
+V_POOL_ANSWERS = View(
+    "v_pool_answers",
+    "How often each outcome and answer occurs among the samples a sweep wants of a pool",
+    """
+    sweep_id: Sweep
+    pool_id: Pool
+    problem_id: Problem
+    generator_id: Generator
+    grader_id: Grader whose verdicts count
+    outcome: How the generations ended
+    answer_id: Distinct answer; NULL: none
+    samples: Number of samples
+    completion_tokens: Tokens generated for them
+    latency_s: Seconds, summed
+    """,
+    """SELECT w.sweep_id, w.pool_id, w.problem_id, w.generator_id, w.grader_id, t.outcome, x.answer_id,
+        COUNT(*) AS samples, SUM(t.completion_tokens) AS completion_tokens, SUM(t.latency_s) AS latency_s
+    FROM v_sweep_pools w
+    JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
+    LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
+    GROUP BY w.sweep_id, w.pool_id, w.problem_id, w.generator_id, w.grader_id, t.outcome, x.answer_id""",
+)
+
+V_PROBLEM_COUNTS = View(
+    "v_problem_counts",
+    "One row a pool of a sweep: how many samples, and how they ended",
+    """
+    sweep_id: Sweep
+    pool_id: Pool
+    problem_id: Problem
+    generator_id: Generator
+    level: Difficulty level
+    gold_status: Whether the reference answer could be read
+    n: Samples stored
+    correct: Answer equivalent to the reference
+    wrong: Answer not equivalent
+    truncated: No answer, cut or timed out
+    no_answer: No answer in a finished text
+    errors: The endpoint failed; drawn again on the next run
+    ungraded: Answer without a verdict yet, or one that could not be decided
+    distinct_answers: Distinct answer strings
+    completion_tokens: Tokens generated
+    """,
+    f"""SELECT c.sweep_id, c.pool_id, c.problem_id, c.generator_id, c.level, c.gold_status,
+        SUM(c.samples) AS n,
+        SUM(CASE WHEN c.verdict = 'correct' THEN c.samples ELSE 0 END) AS correct,
+        SUM(CASE WHEN c.verdict = 'wrong' THEN c.samples ELSE 0 END) AS wrong,
+        SUM(CASE WHEN c.verdict = 'truncated' THEN c.samples ELSE 0 END) AS truncated,
+        SUM(CASE WHEN c.verdict = 'no_answer' THEN c.samples ELSE 0 END) AS no_answer,
+        SUM(CASE WHEN c.verdict = 'error' THEN c.samples ELSE 0 END) AS errors,
+        SUM(CASE WHEN c.verdict NOT IN ('correct', 'wrong', 'truncated', 'no_answer', 'error')
+            THEN c.samples ELSE 0 END) AS ungraded,
+        COUNT(DISTINCT c.answer_id) AS distinct_answers, SUM(c.completion_tokens) AS completion_tokens
+    FROM (SELECT v.*, p.level, p.gold_status, {_verdict("v.outcome", "v.answer_id")} AS verdict
+        FROM v_pool_answers v JOIN problems p ON p.id = v.problem_id
+        LEFT JOIN grades g ON g.answer_id = v.answer_id AND g.grader_id = v.grader_id) c
+    GROUP BY c.sweep_id, c.pool_id, c.problem_id, c.generator_id, c.level, c.gold_status""",
+)
+
+V_ACCURACY = View(
+    "v_accuracy",
+    "One row a sweep, generator and difficulty level: counts and pass@1",
+    """
+    sweep_id: Sweep
+    sweep: Name of the sweep
+    generator_id: Generator
+    generator: Name of the generator
+    level: Difficulty level
+    problems: Problems with samples
+    samples: Samples stored
+    correct: Answer equivalent to the reference
+    wrong: Answer not equivalent
+    truncated: No answer, cut or timed out
+    no_answer: No answer in a finished text
+    errors: The endpoint failed
+    ungraded: No verdict yet, or none possible
+    pass_at_1: Mean over problems of correct / (n - errors - ungraded)
+    mean_tokens: Tokens generated a sample, errors apart
+    """,
+    """SELECT c.sweep_id, s.name AS sweep, c.generator_id, n.name AS generator, c.level,
+        COUNT(*) AS problems, SUM(c.n) AS samples, SUM(c.correct) AS correct, SUM(c.wrong) AS wrong,
+        SUM(c.truncated) AS truncated, SUM(c.no_answer) AS no_answer, SUM(c.errors) AS errors,
+        SUM(c.ungraded) AS ungraded,
+        AVG(CAST(c.correct AS DOUBLE PRECISION) / NULLIF(c.n - c.errors - c.ungraded, 0)) AS pass_at_1,
+        CAST(SUM(c.completion_tokens) AS DOUBLE PRECISION) / NULLIF(SUM(c.n - c.errors), 0) AS mean_tokens
+    FROM v_problem_counts c JOIN sweeps s ON s.id = c.sweep_id JOIN generators n ON n.id = c.generator_id
+    GROUP BY c.sweep_id, s.name, c.generator_id, n.name, c.level""",
+)
+
+SAMPLE_VIEWS = (V_SWEEP_POOLS, V_SAMPLES, V_POOL_ANSWERS, V_PROBLEM_COUNTS, V_ACCURACY)
