@@ -1,7 +1,7 @@
 """The replicas of one model: which serves the next request, which are out, and when to look again. Pure.
 
-Ejection is a circuit breaker a replica: out after consecutive failures, back after a probe, with longer and
-longer probations. A request keeps to the replica that has the prefix of its problem in cache, unless that one is
+Ejection is a circuit breaker a replica: out after consecutive failures, back after a probe, longer and longer
+probations. A request keeps to the replica that has the prefix of its problem in cache, unless that one is
 crowded.
 """
 
@@ -78,7 +78,7 @@ class Replicas:
         return not any(replica.is_up for replica in self.all)
 
     def pick(self, affinity: int, avoid: Replica | None = None) -> Replica | None:
-        """Choose a replica, if possible another than the one that failed this request; None: none has room."""
+        """Choose a replica, if possible not the one that failed this request; None: none has room."""
         if len(self.all) == 1:
             return self.all[0] if self.all[0].has_room else None
         ready = [replica for replica in self.all if replica.has_room]

@@ -1,14 +1,14 @@
 """Drawing samples from a policy: one request in, exactly as many samples out, whatever happened on the way.
 
-What becomes of a sample is data, never an exception; only an error of the sweep is raised (key, path, model, a
-parameter the server refuses). It knows nothing of pools, tasks or steps.
+What becomes of a sample is data, never an exception; only an error of the sweep is raised (key, path, model,
+a parameter the server refuses). It knows nothing of pools, tasks or steps.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +23,6 @@ from workers.errors import (
 )
 from workers.types import EndpointSettings, Event, GeneratorSettings, Outcome, ReplicaHealth
 from workers.wire import (
-    OPTIONAL_FIELDS,
     PATHS,
     Capabilities,
     Reading,
@@ -33,8 +32,10 @@ from workers.wire import (
     deadline_s,
     prompt_chars,
     read_reply,
+    refused_field,
     sanitize,
     token_estimate,
+    without,
 )
 
 __all__ = ["Draw", "ModelClient", "Sample"]
@@ -183,16 +184,13 @@ class ModelClient:
         """If the refusal names a field that is only asked for to know more, stop asking: true."""
         if not isinstance(error, Rejected) or error.status not in (400, 422):
             return False
-        field = next((name for name in OPTIONAL_FIELDS if name in payload and name in str(error)), None)
+        field = refused_field(payload, str(error))
         if field is None:
             return False
-        known = self._capabilities.logprobs if field == "logprobs" else self._capabilities.token_ids
-        if known:
+        fewer = without(self._capabilities, field)
+        if fewer != self._capabilities:  # the first of those in flight that learns it
             self._client.record("field_refused", field, str(error))
-        if field == "logprobs":
-            self._capabilities = replace(self._capabilities, logprobs=False)
-        else:
-            self._capabilities = replace(self._capabilities, token_ids=False)
+            self._capabilities = fewer
         return True
 
 

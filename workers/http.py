@@ -75,7 +75,7 @@ async def exchange(
     """Send one request and read the whole reply, whatever its status.
 
     Raises `Unreachable`, `DeadlineExceeded`, `MalformedReply` (over `max_bytes`, no HTTP) or `Misconfigured`
-    (a URL that is none, a certificate that is not trusted). On expiry the socket is closed: the server is free.
+    (a URL that is none, a certificate that is not trusted). On expiry the socket is closed.
     """
     try:
         async with asyncio.timeout(deadline_s):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workers.errors import MalformedReply, Misconfigured, ServerFault
@@ -123,7 +123,7 @@ def deadline_s(endpoint: EndpointSettings, sampling: Sampling) -> float:
 
 def body_bound(payload: Mapping[str, Any], prompt_chars: int) -> int:
     """Bytes no honest reply exceeds: a token is some hundred bytes with all that is asked about it."""
-    return _BYTES_BASE + int(payload["n"]) * (payload["max_tokens"] * _BYTES_A_TOKEN + prompt_chars * 8)
+    return _BYTES_BASE + int(payload["n"]) * (int(payload["max_tokens"]) * _BYTES_A_TOKEN + prompt_chars * 8)
 
 
 def token_estimate(payload: Mapping[str, Any], prompt_chars: int) -> int:
@@ -136,6 +136,18 @@ def prompt_chars(payload: Mapping[str, Any]) -> int:
     if "prompt" in payload:
         return len(payload["prompt"])
     return sum(len(message["content"]) for message in payload["messages"])
+
+
+def refused_field(payload: Mapping[str, Any], message: str) -> str | None:
+    """Return the optional field of this request that a refusal names, if it does."""
+    return next((field for field in OPTIONAL_FIELDS if field in payload and field in message), None)
+
+
+def without(capabilities: Capabilities, field: str) -> Capabilities:
+    """Return the capabilities of a server that refuses an optional field."""
+    if field == "logprobs":
+        return replace(capabilities, logprobs=False)
+    return replace(capabilities, token_ids=False)
 
 
 def read_reply(data: Any, payload: Mapping[str, Any], api: Api) -> Reading:
