@@ -1,0 +1,155 @@
+"""The HTTP face of the engine: an aiohttp application with vLLM's routes.
+
+A client that closes its connection cancels its handler, and with it the samples it waits for; that needs
+`handler_cancellation=True`, which `serve.py` sets. Knows HTTP; what is valid and what replies look like is
+decided in `protocol.py` and `replies.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from workers.embedded import protocol, replies
+from workers.embedded.batch import Generation, Request
+from workers.embedded.card import Card
+from workers.embedded.engine import Engine, EngineError
+from workers.embedded.protocol import Parsed, RequestError
+from workers.embedded.replies import Heading
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+OPEN_PATHS = frozenset({"/health", "/version", "/metrics"})  # what probes and scrapers read needs no key
+SEED_BITS = 62  # leaves room for seed + j below 2^63
+
+Parse = Callable[[Any, Card, protocol.Draw], Parsed]
+Build = Callable[[Heading, Parsed, Sequence[Generation], Card], dict[str, Any]]
+
+
+def create_app(
+    engine: Engine, *, api_key: str | None = None, max_body_bytes: int = MAX_BODY_BYTES
+) -> web.Application:
+    """Make the application around a running engine; with `api_key`, requests must carry it as bearer token."""
+    server = Server(engine)
+    app = web.Application(client_max_size=max_body_bytes, middlewares=[_errors, _authentication(api_key)])
+    app.add_routes(
+        [
+            web.post("/v1/completions", server.completions),
+            web.post("/v1/chat/completions", server.chat),
+            web.get("/v1/models", server.models),
+            web.post("/tokenize", server.tokenize),
+            web.post("/detokenize", server.detokenize),
+            web.get("/health", server.health),
+            web.get("/version", server.version),
+            web.get("/metrics", server.metrics),
+        ]
+    )
+    return app
+
+
+class Server:
+    """The handlers, around one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._card = engine.card
+        self._started = int(time.time())
+
+    async def completions(self, request: web.Request) -> web.Response:
+        """Serve /v1/completions."""
+        return await self._generate(request, "cmpl", protocol.parse_completion, replies.completion)
+
+    async def chat(self, request: web.Request) -> web.Response:
+        """Serve /v1/chat/completions."""
+        return await self._generate(request, "chatcmpl", protocol.parse_chat, replies.chat)
+
+    async def models(self, request: web.Request) -> web.Response:
+        """Serve /v1/models."""
+        return _json(replies.models(self._card, self._started))
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        """Serve /tokenize."""
+        return _json(protocol.parse_tokenize(await _body(request), self._card))
+
+    async def detokenize(self, request: web.Request) -> web.Response:
+        """Serve /detokenize."""
+        return _json(protocol.parse_detokenize(await _body(request), self._card))
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Serve /health: 200 while samples can be made, 503 afterwards."""
+        return web.Response(status=503 if self._engine.failed.is_set() else 200)
+
+    async def version(self, request: web.Request) -> web.Response:
+        """Serve /version."""
+        return _json({"version": version("ttc")})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Serve /metrics."""
+        engine = self._engine
+        text = replies.metrics(engine.counters, engine.running, engine.waiting, self._card.name)
+        return web.Response(text=text, content_type="text/plain")
+
+    async def _generate(self, request: web.Request, prefix: str, parse: Parse, build: Build) -> web.Response:
+        parsed = parse(await _body(request), self._card, _fresh_seed)
+        generations = await self._draw(parsed.requests)
+        heading = Heading(f"{prefix}-{secrets.token_hex(8)}", int(time.time()))
+        return _json(build(heading, parsed, generations, self._card))
+
+    async def _draw(self, requests: Sequence[Request]) -> list[Generation]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._engine.generate(request)) for request in requests]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+
+def _fresh_seed() -> int:
+    return secrets.randbits(SEED_BITS)
+
+
+async def _body(request: web.Request) -> Any:
+    try:
+        return orjson.loads(await request.read())
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"The body is not JSON: {error}", kind="Bad Request") from None
+
+
+def _json(body: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give every failure the body that OpenAI clients expect."""
+    try:
+        return await handler(request)
+    except RequestError as error:
+        return _json(error.body, error.status)
+    except web.HTTPException as error:
+        failure = RequestError(error.reason, status=error.status, kind=type(error).__name__)
+        return _json(failure.body, error.status)
+    except EngineError as error:
+        return _json(RequestError(str(error), status=500, kind="InternalServerError").body, 500)
+
+
+def _authentication(api_key: str | None) -> Middleware:
+    """Make the middleware that asks for the key, if there is one."""
+    wanted = f"Bearer {api_key}".encode()
+
+    @web.middleware
+    async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if api_key is None or request.path in OPEN_PATHS or hmac.compare_digest(given, wanted):
+            return await handler(request)
+        raise RequestError("Unauthorized", status=401, kind="AuthenticationError")
+
+    return authenticate
