@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 MAX_FINDINGS = 9
 """Findings shown by one error: two lines each and one line for the rest stay within twenty lines."""
@@ -94,7 +94,7 @@ class TtcError(Exception):
         return type(self), (self.message,), {"findings": self.findings, "remedy": self.remedy}
 
     @classmethod
-    def of(cls, message: str, **where: Any) -> TtcError:
+    def of(cls, message: str, **where: Any) -> Self:
         """Error with the single finding that `message` and `where` (fields of `Finding`) describe."""
         return cls(findings=[Finding(message, **where)])
 

@@ -75,11 +75,11 @@ class FieldMap(Section):
 class HubFile(Section):
     """One file of a dataset repository on the Hugging Face Hub; HF_ENDPOINT names another host."""
 
-    repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")]
+    repo: Annotated[str, Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$")]
     """Repository, as OWNER/NAME."""
     file: Annotated[str, Field(pattern=r"^[\w.-][\w./ -]*$")]
     """Path of the file in the repository."""
-    revision: Text
+    revision: Annotated[str, Field(pattern=r"^\w[\w./-]*$")]
     """Commit; a branch or tag moves, so it is allowed only together with sha256."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Checksum of the file; a download with another one is refused."""

@@ -35,7 +35,7 @@ _STR, _SEQ, _MAP = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"
 class _Loader(yaml.SafeLoader):
     """Parses only: without implicit resolvers every plain scalar stays text, so an explicit tag shows."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
 
 
 class _Unwanted(yaml.MarkedYAMLError):
