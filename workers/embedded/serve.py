@@ -44,7 +44,7 @@ def resolve_model(model: str | Path) -> Path:
 
     Raises UnknownModelError naming what there is.
     """
-    shipped = Path(str(files("workers.embedded"))) / "models"
+    shipped = Path(str(files("workers.embedded") / "models"))
     candidates = [shipped / model] if len(Path(model).parts) == 1 else []
     for folder in (*candidates, Path(model)):
         if (folder / "config.json").is_file():
@@ -63,7 +63,7 @@ def run_server(
     exit_with_stdin: bool = False,
     announce: Announce,
 ) -> int:
-    """Serve until told to stop; port 0 takes a free one. When ready, `announce` gets `url` (up to /v1) and `model`.
+    """Serve until told to stop. When ready, `announce` gets `url` (up to /v1) and `model`; port 0: a free one.
 
     Give it a process of its own: it takes over SIGTERM and SIGINT. Returns the exit status, 1 when the engine
     failed. Raises UnknownModelError, UnsupportedModelError, or OSError when the address is taken.

@@ -37,7 +37,7 @@ Build = Callable[[Heading, Parsed, Sequence[Generation], Card], dict[str, Any]]
 def create_app(
     engine: Engine, *, api_key: str | None = None, max_body_bytes: int = MAX_BODY_BYTES
 ) -> web.Application:
-    """Make the application around a running engine; with `api_key`, requests must carry it as bearer token."""
+    """Make the application around a running engine; `api_key` is the bearer token that requests must carry."""
     server = Server(engine)
     app = web.Application(client_max_size=max_body_bytes, middlewares=[_errors, _authentication(api_key)])
     app.add_routes(
