@@ -237,7 +237,7 @@ def _check_model(name: str | None, card: Card) -> None:
 
 def _prompts(body: _CompletionBody, card: Card) -> list[tuple[int, ...]]:
     prompt = body.prompt
-    if not prompt or prompt == [""] or [] in prompt:
+    if not prompt:
         raise RequestError("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
     several = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
     if len(several) > MAX_PROMPTS:

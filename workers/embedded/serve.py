@@ -63,7 +63,7 @@ def run_server(
     exit_with_stdin: bool = False,
     announce: Announce,
 ) -> int:
-    """Serve until told to stop. When ready, `announce` gets `url` (up to /v1) and `model`; port 0: a free one.
+    """Serve until told to stop. When ready, `announce` gets `url` (up to /v1) and `model`; port 0: any free.
 
     Give it a process of its own: it takes over SIGTERM and SIGINT. Returns the exit status, 1 when the engine
     failed. Raises UnknownModelError, UnsupportedModelError, or OSError when the address is taken.

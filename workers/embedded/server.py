@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ Build = Callable[[Heading, Parsed, Sequence[Generation], Card], dict[str, Any]]
 def create_app(
     engine: Engine, *, api_key: str | None = None, max_body_bytes: int = MAX_BODY_BYTES
 ) -> web.Application:
-    """Make the application around a running engine; `api_key` is the bearer token that requests must carry."""
+    """Make the application around a running engine; `api_key` is the bearer token requests must carry."""
     server = Server(engine)
     app = web.Application(client_max_size=max_body_bytes, middlewares=[_errors, _authentication(api_key)])
     app.add_routes(
@@ -138,7 +139,14 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         failure = RequestError(error.reason, status=error.status, kind=type(error).__name__)
         return _json(failure.body, error.status)
     except EngineError as error:
-        return _json(RequestError(str(error), status=500, kind="InternalServerError").body, 500)
+        return _json(_failure(error).body, 500)
+    except Exception as error:  # a fault of ours: the client still gets a body it can read
+        logging.getLogger(__name__).exception("a handler failed")
+        return _json(_failure(error).body, 500)
+
+
+def _failure(error: Exception) -> RequestError:
+    return RequestError(f"{type(error).__name__}: {error}", status=500, kind="InternalServerError")
 
 
 def _authentication(api_key: str | None) -> Middleware:
