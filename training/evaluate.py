@@ -1,8 +1,8 @@
 """Measure a policy checkpoint on held-out problems as a sweep would use it: many samples, temperature 1.
 
-Run ``python -m training.evaluate DIR``. Prints one row a level: pass@1 and pass@n (unbiased, Chen et al. 2021,
-equation 1), majority vote over n samples, mean completion tokens and the share cut off at the token limit. It
-must not see the training side of the split.
+Run ``python -m training.evaluate DIR``. Prints one row a level: pass@1 and pass@n (the unbiased estimate of
+Chen et al. 2021), majority vote over n samples, mean completion tokens and the share cut off at the token
+limit. It must not see the training side of the split.
 """
 
 from __future__ import annotations

@@ -184,6 +184,15 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
+        self._cut_log()
+
+    def _cut_log(self) -> None:
+        """Drop log lines of steps that were lost with the stopped run and are now done again."""
+        path = self.out / "training_log.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        path.write_text(
+            "".join(line for line in lines if json.loads(line)["step"] <= self.step), encoding="utf-8"
+        )
 
     def _update(self, batch: Batch) -> float:
         for group in self.optimiser.param_groups:
