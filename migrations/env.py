@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from alembic import context
 from alembic.script import ScriptDirectory
 
-from orchestrator.store.derived import create_derived, drop_views
-from orchestrator.store.facts import metadata
+from orchestrator.store.derived import create_derived, drop_views, metadata
 from orchestrator.store.location import locate
 from orchestrator.store.migrate import engine_of
 

@@ -13,7 +13,7 @@ depends_on = None
 INT = sa.Integer()
 SMALL = sa.SmallInteger().with_variant(sa.Integer(), "sqlite")
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-REAL = sa.Double().with_variant(sa.REAL(), "sqlite")
+REAL: sa.types.TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 TEXT = sa.Text()
 FLAG = sa.Boolean().with_variant(sa.Integer(), "sqlite")
 

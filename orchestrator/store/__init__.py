@@ -1,3 +1,65 @@
-"""The store."""
+"""The store: sweeps, tasks, samples, grades and results in SQLite or PostgreSQL.
+
+The database is the only truth.
+"""
 
 from __future__ import annotations
+
+from orchestrator.store.errors import QueryRefused, StoreError, StoreRefused, StoreUnavailable, WriterFailed
+from orchestrator.store.migrate import check, upgrade
+from orchestrator.store.records import (
+    AnswerCount,
+    AnswerRecord,
+    ClaimedTask,
+    GeneratorRecord,
+    GradeRecord,
+    NewTask,
+    PoolCounts,
+    PoolWanted,
+    ProblemRecord,
+    Progress,
+    QueryResult,
+    ResultRecord,
+    ScorerRecord,
+    SweepRecord,
+    TaskSpan,
+    UngradedAnswer,
+    WriteReceipt,
+)
+from orchestrator.store.schema import LEASE_S, GoldStatus, TaskState
+from orchestrator.store.store import Store
+from orchestrator.store.writer import Writer, WriterLimits, WriterStats
+
+__all__ = [
+    "LEASE_S",
+    "AnswerCount",
+    "AnswerRecord",
+    "ClaimedTask",
+    "GeneratorRecord",
+    "GoldStatus",
+    "GradeRecord",
+    "NewTask",
+    "PoolCounts",
+    "PoolWanted",
+    "ProblemRecord",
+    "Progress",
+    "QueryRefused",
+    "QueryResult",
+    "ResultRecord",
+    "ScorerRecord",
+    "Store",
+    "StoreError",
+    "StoreRefused",
+    "StoreUnavailable",
+    "SweepRecord",
+    "TaskSpan",
+    "TaskState",
+    "UngradedAnswer",
+    "WriteReceipt",
+    "Writer",
+    "WriterFailed",
+    "WriterLimits",
+    "WriterStats",
+    "check",
+    "upgrade",
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -16,7 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchestrator.store.failures import translated
 
-_PG = postgresql.dialect()
+AnyRow: TypeAlias = "sa.Row[*tuple[Any, ...]]"
+
+_PG = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,9 @@ class Backend(Protocol):
     reader: AsyncEngine
     """Engine for reading."""
     skip_locked: str
-    """Suffix of a SELECT that leases rows."""
+    """Suffix of a SELECT that leases rows of `t`."""
+    lock: str
+    """Suffix of a SELECT whose rows must not change before the transaction ends."""
 
     async def insert(
         self, connection: AsyncConnection, statement: Bulk, rows: Sequence[tuple[Any, ...]]
@@ -78,7 +82,7 @@ class Transaction:
     connection: AsyncConnection
     backend: Backend
 
-    async def rows(self, sql: str, **values: Any) -> Sequence[sa.Row[Any]]:
+    async def rows(self, sql: str, **values: Any) -> Sequence[AnyRow]:
         """Rows of a statement; a list stands for `IN :name`."""
         return (await self.connection.execute(_statement(sql, values), values)).all()
 
@@ -118,5 +122,7 @@ async def _transaction(backend: Backend, engine: AsyncEngine) -> AsyncIterator[T
 
 
 def _statement(sql: str, values: dict[str, Any]) -> sa.TextClause:
-    lists = [sa.bindparam(name, expanding=True) for name, value in values.items() if isinstance(value, list)]
+    lists: list[sa.BindParameter[Any]] = [
+        sa.bindparam(name, expanding=True) for name, value in values.items() if isinstance(value, list)
+    ]
     return sa.text(sql).bindparams(*lists)

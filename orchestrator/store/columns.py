@@ -20,7 +20,7 @@ metadata = sa.MetaData(naming_convention=NAMING)
 INT = sa.Integer()
 SMALL = sa.SmallInteger().with_variant(sa.Integer(), "sqlite")
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-REAL = sa.Double().with_variant(sa.REAL(), "sqlite")
+REAL: sa.types.TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 TEXT = sa.Text()
 FLAG = sa.Boolean().with_variant(sa.Integer(), "sqlite")
 

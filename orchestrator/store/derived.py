@@ -9,9 +9,11 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from orchestrator.store.facts import metadata
+from orchestrator.store import facts
 from orchestrator.store.schema import schema_comments
 from orchestrator.store.views_more import VIEWS
+
+metadata = facts.trajectories.metadata  # tables of `facts` and of `schema`
 
 
 def drop_views(connection: sa.Connection) -> None:
@@ -27,7 +29,7 @@ def create_derived(connection: sa.Connection) -> None:
     drop_views(connection)
     dialect = connection.dialect.name
     for view in VIEWS:
-        connection.execute(sa.DDL(f"CREATE VIEW {view.name} AS {_escaped(view.select_for(dialect))}"))
+        connection.exec_driver_sql(f"CREATE VIEW {view.name} AS {view.select_for(dialect)}")
     connection.execute(schema_comments.delete())
     rows = [{"object_name": o, "column_name": c, "comment": text} for o, c, text in comments()]
     connection.execute(schema_comments.insert(), rows)
@@ -48,15 +50,11 @@ def comments() -> Iterator[tuple[str, str, str]]:
             yield view.name, name, comment
 
 
-def _escaped(sql: str) -> str:
-    return sql.replace("%", "%%")
-
-
 def _comment_views(connection: sa.Connection) -> None:
     for view in VIEWS:
-        connection.execute(sa.DDL(f"COMMENT ON VIEW {view.name} IS {_literal(view.comment)}"))
+        connection.exec_driver_sql(f"COMMENT ON VIEW {view.name} IS {_literal(view.comment)}")
         for name, comment in view.column_comments().items():
-            connection.execute(sa.DDL(f"COMMENT ON COLUMN {view.name}.{name} IS {_literal(comment)}"))
+            connection.exec_driver_sql(f"COMMENT ON COLUMN {view.name}.{name} IS {_literal(comment)}")
 
 
 def _tune(connection: sa.Connection) -> None:
@@ -66,4 +64,4 @@ def _tune(connection: sa.Connection) -> None:
 
 
 def _literal(text: str) -> str:
-    return "'" + _escaped(text).replace("'", "''") + "'"
+    return "'" + text.replace("'", "''") + "'"

@@ -25,6 +25,7 @@ class PostgresBackend:
 
     dialect = "postgresql"
     skip_locked = "FOR UPDATE OF t SKIP LOCKED"
+    lock = "FOR UPDATE"
 
     def __init__(self, url: sa.URL) -> None:
         self.writer = postgres_engine(url)

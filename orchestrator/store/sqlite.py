@@ -40,6 +40,7 @@ class SqliteBackend:
 
     dialect = "sqlite"
     skip_locked = ""
+    lock = ""
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         self.path = path

@@ -1,0 +1,176 @@
+"""Registers what things are called: sweeps, problems, models, pools. Registering twice changes nothing.
+
+Functions take the transaction they run in. Must not know tasks nor facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from orchestrator.store import schema
+from orchestrator.store.backend import AnyRow, Transaction, bulk
+from orchestrator.store.records import GeneratorRecord, ProblemRecord, ScorerRecord, SweepRecord
+from orchestrator.store.text import storable
+
+T = TypeVar("T")
+
+_CHUNK = 500
+_SWEEP = "id, name, config_json, config_hash, seed, state, cancel_requested, created_at"
+_PROBLEMS = bulk(
+    schema.problems, "(dataset, external_id, content_hash) DO NOTHING", without=("id", "gold_status")
+)
+_POOLS = bulk(schema.pools, "(problem_id, generator_id, seed) DO NOTHING", without=("id",))
+_SWEEP_POOLS = bulk(
+    schema.sweep_pools, "(sweep_id, pool_id, strategy) DO UPDATE SET samples = excluded.samples"
+)
+
+
+async def register_sweep(
+    tx: Transaction, name: str, config_json: str, config_hash: str, seed: int
+) -> SweepRecord:
+    """Register a sweep, or give the one with that name a new configuration; forget a cancel request."""
+    (row,) = await tx.rows(
+        f"""INSERT INTO sweeps (name, config_json, config_hash, seed, created_at)
+        VALUES (:name, :config_json, :config_hash, :seed, :now)
+        ON CONFLICT (name) DO UPDATE SET config_json = excluded.config_json, seed = excluded.seed,
+            config_hash = excluded.config_hash, cancel_requested = excluded.cancel_requested
+        RETURNING {_SWEEP}""",
+        name=name, config_json=config_json, config_hash=config_hash, seed=seed, now=await tx.now(),
+    )  # fmt: skip
+    return _sweep(row)
+
+
+async def find_sweeps(tx: Transaction, name: str | None) -> list[SweepRecord]:
+    """The sweep called `name`, or all sweeps, newest first."""
+    where = "WHERE name = :name" if name is not None else ""
+    values = {"name": name} if name is not None else {}
+    rows = await tx.rows(f"SELECT {_SWEEP} FROM sweeps {where} ORDER BY id DESC", **values)
+    return [_sweep(row) for row in rows]
+
+
+def _sweep(row: AnyRow) -> SweepRecord:
+    return SweepRecord(
+        row.id, row.name, row.config_json, row.config_hash, row.seed, row.state, bool(row.cancel_requested),
+        row.created_at,
+    )  # fmt: skip
+
+
+async def register_problems(tx: Transaction, problems: Sequence[ProblemRecord]) -> list[int]:
+    """Ids of problems, in order; unknown ones are added."""
+    distinct = {(p.dataset, p.external_id, p.content_hash): p for p in problems}
+    await tx.insert(
+        _PROBLEMS,
+        [
+            (
+                p.dataset,
+                p.external_id,
+                storable(p.statement),
+                storable(p.answer),
+                p.level,
+                p.subject,
+                p.content_hash,
+            )
+            for p in distinct.values()
+        ],
+    )
+    ids: dict[tuple[str, str, str], int] = {}
+    for chunk in chunks(sorted({p.content_hash for p in problems})):
+        sql = "SELECT id, dataset, external_id, content_hash FROM problems WHERE content_hash IN :hashes"
+        ids.update(
+            {(r.dataset, r.external_id, r.content_hash): r.id for r in await tx.rows(sql, hashes=chunk)}
+        )
+    return [ids[p.dataset, p.external_id, p.content_hash] for p in problems]
+
+
+async def unverified_problems(tx: Transaction, ids: Sequence[int]) -> list[tuple[int, str]]:
+    """(id, reference answer) of those problems whose reference nobody has tried to read."""
+    sql = "SELECT id, answer FROM problems WHERE id IN :ids AND gold_status = 'unverified' ORDER BY id"
+    return [(r.id, r.answer) for chunk in chunks(ids) for r in await tx.rows(sql, ids=chunk)]
+
+
+async def set_gold_status(tx: Transaction, status: Mapping[int, str]) -> None:
+    """Record what is known about reference answers (`schema.GoldStatus`)."""
+    for word in sorted(set(status.values())):
+        for chunk in chunks([problem for problem, its in status.items() if its == word]):
+            await tx.run("UPDATE problems SET gold_status = :word WHERE id IN :ids", word=word, ids=chunk)
+
+
+async def register_generator(tx: Transaction, generator: GeneratorRecord) -> int:
+    """Id of the generator with that fingerprint; name and size may change, the rest is its meaning."""
+    return int(
+        await tx.scalar(
+            """INSERT INTO generators (name, fingerprint, model, config_json, revision, parameters)
+            VALUES (:name, :fingerprint, :model, :config_json, CAST(:revision AS TEXT), CAST(:size AS BIGINT))
+            ON CONFLICT (fingerprint) DO UPDATE SET name = excluded.name,
+                parameters = COALESCE(excluded.parameters, generators.parameters)
+            RETURNING id""",
+            name=generator.name, fingerprint=generator.fingerprint, model=generator.model,
+            config_json=generator.config_json, revision=generator.revision, size=generator.parameters,
+        )
+    )  # fmt: skip
+
+
+async def register_scorer(tx: Transaction, scorer: ScorerRecord) -> int:
+    """Id of the scorer with that fingerprint."""
+    return int(
+        await tx.scalar(
+            """INSERT INTO scorers (name, fingerprint, kind, config_json, label_type)
+            VALUES (:name, :fingerprint, :kind, :config_json, CAST(:label_type AS TEXT))
+            ON CONFLICT (fingerprint) DO UPDATE SET name = excluded.name RETURNING id""",
+            name=scorer.name, fingerprint=scorer.fingerprint, kind=scorer.kind,
+            config_json=scorer.config_json, label_type=scorer.label_type,
+        )
+    )  # fmt: skip
+
+
+async def register_version(tx: Transaction, table: str, name: str, version: str) -> int:
+    """Id of an extractor or a grader (`table` is `extractors` or `graders`)."""
+    return int(
+        await tx.scalar(
+            f"""INSERT INTO {table} (name, version) VALUES (:name, :version)
+            ON CONFLICT (name, version) DO UPDATE SET name = excluded.name RETURNING id""",
+            name=name,
+            version=version,
+        )
+    )
+
+
+async def choose_grading(
+    tx: Transaction, sweep_id: int, extractor_id: int | None, grader_id: int | None
+) -> None:
+    """Which extractor and grader the views use for a sweep; None: the newest."""
+    await tx.run(
+        """UPDATE sweeps SET extractor_id = CAST(:extractor_id AS INTEGER),
+            grader_id = CAST(:grader_id AS INTEGER) WHERE id = :sweep_id""",
+        sweep_id=sweep_id,
+        extractor_id=extractor_id,
+        grader_id=grader_id,
+    )
+
+
+async def register_pools(
+    tx: Transaction,
+    sweep_id: int,
+    generator_id: int,
+    seed: int,
+    strategy: str,
+    problem_ids: Sequence[int],
+    samples: int,
+) -> dict[int, int]:
+    """Pool of each problem; the sweep now wants `samples` samples of each for that strategy."""
+    wanted = list(dict.fromkeys(problem_ids))
+    await tx.insert(_POOLS, [(problem, generator_id, seed) for problem in wanted])
+    pools: dict[int, int] = {}
+    for chunk in chunks(wanted):
+        sql = """SELECT id, problem_id FROM pools
+            WHERE problem_id IN :ids AND generator_id = :generator_id AND seed = :seed"""
+        rows = await tx.rows(sql, ids=chunk, generator_id=generator_id, seed=seed)
+        pools.update({row.problem_id: row.id for row in rows})
+    await tx.insert(_SWEEP_POOLS, [(sweep_id, pools[problem], strategy, samples) for problem in wanted])
+    return {problem: pools[problem] for problem in wanted}
+
+
+def chunks(items: Sequence[T]) -> Iterator[list[T]]:
+    """The items in lists short enough for `IN`."""
+    return (list(items[start : start + _CHUNK]) for start in range(0, len(items), _CHUNK))

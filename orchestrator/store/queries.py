@@ -1,0 +1,86 @@
+"""What the planner, the estimators and people read: aggregated in SQL, never one row a sample.
+
+Writes results only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from orchestrator.store import schema
+from orchestrator.store.backend import AnyRow, Transaction, bulk
+from orchestrator.store.records import AnswerCount, PoolCounts, PoolWanted, Progress, ResultRecord, TaskSpan
+
+_RESULTS = bulk(
+    schema.results,
+    "(sweep_id, strategy, selector, budget, level, metric, estimator_version) DO UPDATE SET "
+    "value = excluded.value, std_error = excluded.std_error, problems = excluded.problems, "
+    "computed_at = excluded.computed_at",
+)
+
+COVERAGE = """SELECT sp.pool_id, p.problem_id, p.generator_id, MAX(sp.samples) AS samples_wanted
+    FROM sweep_pools sp JOIN pools p ON p.id = sp.pool_id WHERE sp.sweep_id = :sweep_id
+    GROUP BY sp.pool_id, p.problem_id, p.generator_id ORDER BY sp.pool_id"""
+
+TASK_SPANS = """SELECT t.pool_id, t.sample_start, t.sample_count, t.state
+    FROM (SELECT DISTINCT pool_id FROM sweep_pools WHERE sweep_id = :sweep_id) w
+    JOIN tasks t ON t.pool_id = w.pool_id AND t.kind = :kind ORDER BY t.pool_id, t.sample_start"""
+
+ANSWER_COUNTS = """SELECT v.pool_id, v.problem_id, v.generator_id, q.level, q.gold_status, v.outcome,
+        v.answer_id, COALESCE(g.cluster_id, v.answer_id) AS cluster_id, g.verdict, v.samples,
+        COALESCE(v.completion_tokens, 0) AS completion_tokens
+    FROM v_pool_answers v JOIN problems q ON q.id = v.problem_id
+    LEFT JOIN grades g ON g.answer_id = v.answer_id AND g.grader_id = :grader_id
+    WHERE v.sweep_id = :sweep_id ORDER BY v.pool_id, v.samples DESC, v.answer_id"""
+
+PROGRESS = """SELECT sweep_id, sweep, state, samples_wanted, samples_stored, tasks_pending, tasks_running,
+        tasks_done, tasks_failed FROM v_progress"""
+
+
+async def coverage(tx: Transaction, sweep_id: int) -> list[PoolWanted]:
+    """The pools of a sweep and how many samples it wants of each."""
+    return [PoolWanted(*row) for row in await tx.rows(COVERAGE, sweep_id=sweep_id)]
+
+
+async def task_spans(tx: Transaction, sweep_id: int, kind: str) -> list[TaskSpan]:
+    """Spans of all tasks in the pools of a sweep, by pool and start."""
+    return [TaskSpan(*row) for row in await tx.rows(TASK_SPANS, sweep_id=sweep_id, kind=kind)]
+
+
+async def answer_counts(tx: Transaction, sweep_id: int, grader_id: int) -> list[PoolCounts]:
+    """How often each outcome and answer occurs in each pool of a sweep: the input of the estimators."""
+    rows = await tx.rows(ANSWER_COUNTS, sweep_id=sweep_id, grader_id=grader_id)
+    return [_pool_counts(key, list(group)) for key, group in groupby(rows, key=lambda row: row.pool_id)]
+
+
+def _pool_counts(pool_id: int, rows: Sequence[AnyRow]) -> PoolCounts:
+    first = rows[0]
+    counts = tuple(
+        AnswerCount(r.outcome, r.answer_id, r.cluster_id, r.verdict, int(r.samples), int(r.completion_tokens))
+        for r in rows
+    )
+    return PoolCounts(pool_id, first.problem_id, first.generator_id, first.level, first.gold_status, counts)
+
+
+async def write_results(tx: Transaction, sweep_id: int, results: Sequence[ResultRecord]) -> None:
+    """Store estimates; those of the same estimator version are replaced."""
+    now = await tx.now()
+    distinct = {
+        (r.strategy, r.selector, r.budget, r.level, r.metric, r.estimator_version): r for r in results
+    }
+    await tx.insert(
+        _RESULTS,
+        [
+            (sweep_id, *key, result.value, result.std_error, result.problems, now)
+            for key, result in distinct.items()
+        ],
+    )
+
+
+async def progress(tx: Transaction, sweep_id: int | None) -> list[Progress]:
+    """How far one sweep is, or all sweeps, newest first."""
+    where = "WHERE sweep_id = :sweep_id" if sweep_id is not None else ""
+    values = {"sweep_id": sweep_id} if sweep_id is not None else {}
+    rows = await tx.rows(f"{PROGRESS} {where} ORDER BY sweep_id DESC", **values)
+    return [Progress(row[0], row[1], row[2], *(int(count) for count in row[3:])) for row in rows]

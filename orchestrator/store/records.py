@@ -1,0 +1,222 @@
+"""What goes into the store and comes out of it, besides the facts of `workers.types`. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from workers.types import SampleTask
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRecord:
+    """A sweep, as registered."""
+
+    id: int
+    name: str
+    config_json: str
+    config_hash: str
+    seed: int
+    state: str
+    cancel_requested: bool
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemRecord:
+    """A problem to register; `content_hash` covers statement and answer."""
+
+    dataset: str
+    external_id: str
+    statement: str
+    answer: str
+    content_hash: str
+    level: str | None = None
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorRecord:
+    """A generator to register."""
+
+    name: str
+    fingerprint: str
+    model: str
+    config_json: str
+    revision: str | None = None
+    parameters: int | None = None
+    """Number of parameters of the model, for FLOPs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerRecord:
+    """A scorer to register."""
+
+    name: str
+    fingerprint: str
+    kind: str
+    config_json: str
+    label_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolWanted:
+    """Samples 0 .. samples_wanted-1 of a pool, wanted by a sweep."""
+
+    pool_id: int
+    problem_id: int
+    generator_id: int
+    samples_wanted: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpan:
+    """The span of an existing task."""
+
+    pool_id: int
+    sample_start: int
+    sample_count: int
+    state: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task to add."""
+
+    kind: str
+    pool_id: int
+    sample_start: int
+    sample_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTask:
+    """A leased task. `spans` are its samples neither stored nor stored as an error, as (start, count)."""
+
+    task_id: int
+    attempt: int
+    kind: str
+    pool_id: int
+    problem_id: int
+    generator_id: int
+    statement: str
+    seed_base: int
+    """Seed of sample 0 of the pool (`workers.identity.seed_base`)."""
+    spans: tuple[tuple[int, int], ...]
+
+    def sample_task(self) -> SampleTask:
+        """The task as a worker takes it."""
+        return SampleTask(
+            self.task_id, self.attempt, self.pool_id, self.problem_id, self.statement, self.generator_id,
+            self.seed_base, self.spans,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReceipt:
+    """What a committed batch came to. `ended` and `stale` hold (task id, attempt)."""
+
+    stored: int
+    """Trajectories of the batch: all are durable now, whether new or known."""
+    ended: tuple[tuple[int, int], ...] = ()
+    stale: tuple[tuple[int, int], ...] = ()
+    """Ends of leases that are no longer current: nothing was changed by them."""
+
+
+@dataclass(frozen=True, slots=True)
+class UngradedAnswer:
+    """An answer the grader has not seen."""
+
+    answer_id: int
+    problem_id: int
+    text: str
+    gold: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRecord:
+    """A distinct answer of a problem."""
+
+    answer_id: int
+    text: str
+    verdict: str | None
+    cluster_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GradeRecord:
+    """A verdict: `correct`, `wrong`, or why the grader could not decide."""
+
+    answer_id: int
+    verdict: str
+    method: str | None = None
+    detail: str | None = None
+    cluster_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCount:
+    """How often an answer occurs with an outcome in a pool; `answer_id` None: no answer."""
+
+    outcome: str
+    answer_id: int | None
+    cluster_id: int | None
+    """The answer's cluster, or itself while it has none."""
+    verdict: str | None
+    samples: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """All a pool holds for a sweep, aggregated."""
+
+    pool_id: int
+    problem_id: int
+    generator_id: int
+    level: str | None
+    gold_status: str
+    answers: tuple[AnswerCount, ...]
+
+    @property
+    def samples(self) -> int:
+        """Samples stored, errors included."""
+        return sum(answer.samples for answer in self.answers)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRecord:
+    """An estimate; `level` is empty for all problems."""
+
+    strategy: str
+    selector: str
+    budget: int
+    metric: str
+    estimator_version: str
+    value: float | None
+    std_error: float | None
+    problems: int
+    level: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a sweep is."""
+
+    sweep_id: int
+    name: str
+    state: str
+    samples_wanted: int
+    samples_stored: int
+    tasks_pending: int
+    tasks_running: int
+    tasks_done: int
+    tasks_failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """Columns and rows of a user's query; at most as many rows as asked for."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]

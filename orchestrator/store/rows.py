@@ -1,0 +1,121 @@
+"""Facts made into rows: pure, one function a table. Must not know how rows are inserted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from orchestrator.store.text import storable, storable_or_none
+from workers.identity import answer_id, content_hash, trajectory_id
+from workers.types import FactBatch, Outcome, Trajectory, Usage
+
+Row = tuple[Any, ...]
+
+
+def distinct_trajectories(trajectories: Iterable[Trajectory]) -> dict[int, Trajectory]:
+    """Trajectories by id; of one sample drawn twice the first that is no error."""
+    found: dict[int, Trajectory] = {}
+    for item in trajectories:
+        key = trajectory_id(item.pool_id, item.sample_index)
+        if key not in found or found[key].outcome is Outcome.ERROR:
+            found[key] = item
+    return found
+
+
+def replica_id(url: str) -> int | None:
+    """Key (63 bits) of a replica; no look-up is needed to name it."""
+    return int(content_hash("replica", url)[:16], 16) >> 1 if url else None
+
+
+def replica_rows(trajectories: Iterable[Trajectory]) -> list[Row]:
+    """Rows of `replicas`."""
+    return [(replica_id(url), url) for url in sorted({t.replica for t in trajectories if t.replica})]
+
+
+def trajectory_rows(trajectories: dict[int, Trajectory], now: float) -> list[Row]:
+    """Rows of `trajectories`."""
+    replicas = {t.replica: replica_id(t.replica) for t in trajectories.values()}
+    return [
+        (
+            key, t.pool_id, t.sample_index, t.seed, t.task_id, t.outcome.value, t.finish_reason,
+            t.completion_tokens, t.logprob_sum, t.latency_s, t.retries, replicas[t.replica], None,
+            storable_or_none(t.error), now,
+        )
+        for key, t in trajectories.items()
+    ]  # fmt: skip
+
+
+def text_rows(trajectories: dict[int, Trajectory]) -> list[Row]:
+    """Rows of `trajectory_texts`; errors have none."""
+    return [
+        (key, storable(t.text), orjson.dumps(t.step_ends).decode())
+        for key, t in trajectories.items()
+        if t.outcome is not Outcome.ERROR
+    ]
+
+
+def answer_rows(trajectories: dict[int, Trajectory], extractor_id: int) -> tuple[list[Row], list[Row]]:
+    """Rows of `answers` and of `extractions`."""
+    answers: dict[tuple[int, str], int] = {}
+    extractions: list[Row] = []
+    for key, t in trajectories.items():
+        if t.outcome is Outcome.ERROR:
+            continue
+        named = None
+        if t.answer is not None:
+            subject = (t.problem_id, storable(t.answer))
+            named = answers[subject] = answers.get(subject) or answer_id(*subject)
+        extractions.append((key, extractor_id, named, t.answer_method, t.answer_start))
+    return [(named, problem, text) for (problem, text), named in answers.items()], extractions
+
+
+def node_rows(batch: FactBatch) -> list[Row]:
+    """Rows of `nodes`."""
+    distinct = {(n.search_id, n.node_index): n for n in reversed(batch.nodes)}
+    return [
+        (
+            n.search_id, n.node_index, n.parent_index, n.child_index, n.depth, storable(n.text),
+            n.completion_tokens, n.finish_reason, n.pruned_reason is None, n.pruned_reason,
+        )
+        for n in distinct.values()
+    ]  # fmt: skip
+
+
+def score_rows(batch: FactBatch) -> list[Row]:
+    """Rows of `scores`; of one score sent twice the first that is ok."""
+    distinct = {(s.trajectory_id, s.scorer_id): s for s in reversed(batch.scores)}
+    distinct |= {(s.trajectory_id, s.scorer_id): s for s in reversed(batch.scores) if s.status == "ok"}
+    return [
+        (s.trajectory_id, s.scorer_id, orjson.dumps(s.values).decode(), s.status) for s in distinct.values()
+    ]
+
+
+def usage_rows(batch: FactBatch) -> list[Row]:
+    """Rows of `usage`, added up for each attempt."""
+    total: dict[tuple[int, int], Usage] = {}
+    for item in batch.usage:
+        key = (item.task_id, item.attempt)
+        total[key] = _added(total[key], item) if key in total else item
+    return [
+        (
+            u.task_id, u.attempt, u.requests, u.prompt_tokens, u.cached_tokens, u.completion_tokens,
+            u.retries, u.wasted_requests, 0, u.seconds,
+        )
+        for u in total.values()
+    ]  # fmt: skip
+
+
+def _added(a: Usage, b: Usage) -> Usage:
+    return replace(
+        a,
+        requests=a.requests + b.requests,
+        prompt_tokens=a.prompt_tokens + b.prompt_tokens,
+        cached_tokens=a.cached_tokens + b.cached_tokens,
+        completion_tokens=a.completion_tokens + b.completion_tokens,
+        retries=a.retries + b.retries,
+        wasted_requests=a.wasted_requests + b.wasted_requests,
+        seconds=a.seconds + b.seconds,
+    )

@@ -1,0 +1,308 @@
+"""The store: every state that matters, behind one object. Each method is one transaction.
+
+Methods raise `StoreUnavailable` if trying again may help, and `StoreError` otherwise. Must not know Ray
+nor workers' inner life; SQL is in the modules beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Self
+
+from orchestrator.store import catalog, commit, grading, migrate, queries, work
+from orchestrator.store.backend import Backend, Transaction, reading, writing
+from orchestrator.store.errors import StoreRefused
+from orchestrator.store.location import Location, locate
+from orchestrator.store.postgres import PostgresBackend
+from orchestrator.store.records import (
+    AnswerRecord,
+    ClaimedTask,
+    GeneratorRecord,
+    GradeRecord,
+    NewTask,
+    PoolCounts,
+    PoolWanted,
+    ProblemRecord,
+    Progress,
+    QueryResult,
+    ResultRecord,
+    ScorerRecord,
+    SweepRecord,
+    TaskSpan,
+    UngradedAnswer,
+    WriteReceipt,
+)
+from orchestrator.store.sqlite import SqliteBackend
+from workers.types import Event, FactBatch
+
+
+class Store:
+    """An open store; `async with Store.open(url)` is not needed twice: open once, close once."""
+
+    def __init__(self, backend: Backend, location: Location) -> None:
+        self._backend = backend
+        self.shown_url = location.shown
+        """Where the store is, without a password."""
+
+    @classmethod
+    async def open(cls, url: str, *, create: bool = True, read_only: bool = False) -> Self:
+        """Open the store at `url`; a missing SQLite file is created, a database not at head is refused.
+
+        Raises:
+            StoreRefused: no such database, or not at head; the message says what to type.
+            StoreUnavailable: the server does not answer.
+        """
+        location = locate(url)
+        if location.path is not None:
+            await _prepare_file(url, location, create=create and not read_only)
+        backend = _backend(location, read_only)
+        try:
+            await migrate.demand_head(backend.reader, location)
+        except BaseException:
+            await backend.close()
+            raise
+        return cls(backend, location)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._backend.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _write(self) -> AbstractAsyncContextManager[Transaction]:
+        return writing(self._backend)
+
+    def _read(self) -> AbstractAsyncContextManager[Transaction]:
+        return reading(self._backend)
+
+    # Names ------------------------------------------------------------------------------------------------
+
+    async def register_sweep(self, name: str, config_json: str, config_hash: str, seed: int) -> SweepRecord:
+        """Register a sweep; one with that name keeps its id and takes the new configuration."""
+        async with self._write() as tx:
+            return await catalog.register_sweep(tx, name, config_json, config_hash, seed)
+
+    async def sweeps(self) -> list[SweepRecord]:
+        """All sweeps, newest first."""
+        async with self._read() as tx:
+            return await catalog.find_sweeps(tx, None)
+
+    async def find_sweep(self, name: str) -> SweepRecord | None:
+        """The sweep called `name`."""
+        async with self._read() as tx:
+            return next(iter(await catalog.find_sweeps(tx, name)), None)
+
+    async def register_problems(self, problems: Sequence[ProblemRecord]) -> list[int]:
+        """Ids of problems, in order; unknown ones are added."""
+        async with self._write() as tx:
+            return await catalog.register_problems(tx, problems)
+
+    async def unverified_problems(self, ids: Sequence[int]) -> list[tuple[int, str]]:
+        """(id, reference answer) of those problems whose reference nobody has tried to read."""
+        async with self._read() as tx:
+            return await catalog.unverified_problems(tx, ids)
+
+    async def set_gold_status(self, status: Mapping[int, str]) -> None:
+        """Record what is known about reference answers: `ok`, `gold_unparsable` or `unverified`."""
+        async with self._write() as tx:
+            await catalog.set_gold_status(tx, status)
+
+    async def register_generator(self, generator: GeneratorRecord) -> int:
+        """Id of the generator with that fingerprint."""
+        async with self._write() as tx:
+            return await catalog.register_generator(tx, generator)
+
+    async def register_scorer(self, scorer: ScorerRecord) -> int:
+        """Id of the scorer with that fingerprint."""
+        async with self._write() as tx:
+            return await catalog.register_scorer(tx, scorer)
+
+    async def register_extractor(self, name: str, version: str) -> int:
+        """Id of an extractor."""
+        async with self._write() as tx:
+            return await catalog.register_version(tx, "extractors", name, version)
+
+    async def register_grader(self, name: str, version: str) -> int:
+        """Id of a grader."""
+        async with self._write() as tx:
+            return await catalog.register_version(tx, "graders", name, version)
+
+    async def choose_grading(self, sweep_id: int, *, extractor_id: int | None, grader_id: int | None) -> None:
+        """Which extractor and grader the views use for a sweep; None: the newest registered."""
+        async with self._write() as tx:
+            await catalog.choose_grading(tx, sweep_id, extractor_id, grader_id)
+
+    async def register_pools(
+        self,
+        sweep_id: int,
+        generator_id: int,
+        seed: int,
+        strategy: str,
+        problem_ids: Sequence[int],
+        samples: int,
+    ) -> dict[int, int]:
+        """Pool of each problem; the strategy now wants `samples` of each. `seed` is the sweep's."""
+        async with self._write() as tx:
+            return await catalog.register_pools(
+                tx, sweep_id, generator_id, seed, strategy, problem_ids, samples
+            )
+
+    # Planning ---------------------------------------------------------------------------------------------
+
+    async def coverage(self, sweep_id: int) -> list[PoolWanted]:
+        """The pools of a sweep and how many samples it wants of each."""
+        async with self._read() as tx:
+            return await queries.coverage(tx, sweep_id)
+
+    async def task_spans(self, sweep_id: int, kind: str = "sample") -> list[TaskSpan]:
+        """Spans of all tasks in the pools of a sweep, by pool and start."""
+        async with self._read() as tx:
+            return await queries.task_spans(tx, sweep_id, kind)
+
+    async def add_tasks(self, tasks: Sequence[NewTask]) -> None:
+        """Add tasks; a span that starts where another of its kind does is dropped."""
+        async with self._write() as tx:
+            await work.add_tasks(tx, tasks)
+
+    async def reopen_failed(self, sweep_id: int) -> int:
+        """Failed tasks of the sweep, and done ones that hold errors, are pending again; how many."""
+        async with self._write() as tx:
+            return await work.reopen_failed(tx, sweep_id)
+
+    # Runs and leases --------------------------------------------------------------------------------------
+
+    async def start_run(self, sweep_id: int, host: str, pid: int, details: str = "{}") -> int:
+        """Id of a new run; `details` is a JSON object."""
+        async with self._write() as tx:
+            return await work.start_run(tx, sweep_id, host, pid, details)
+
+    async def heartbeat(self, run_id: int) -> bool:
+        """Say that the run lives; whether someone asked to cancel its sweep."""
+        async with self._write() as tx:
+            return await work.heartbeat(tx, run_id)
+
+    async def end_run(self, run_id: int, outcome: str) -> None:
+        """End a run in good order; its sweep takes the outcome as its state."""
+        async with self._write() as tx:
+            await work.end_run(tx, run_id, outcome)
+
+    async def request_cancel(self, sweep_id: int) -> None:
+        """Ask the coordinator of a sweep to stop; it hears it with its next heartbeat."""
+        async with self._write() as tx:
+            await tx.run("UPDATE sweeps SET cancel_requested = '1' WHERE id = :id", id=sweep_id)
+
+    async def claim(
+        self, sweep_id: int, run_id: int, limit: int, now: float | None = None
+    ) -> list[ClaimedTask]:
+        """Lease up to `limit` tasks, by id; those that owe nothing are marked done. `now`: the database's."""
+        async with self._write() as tx:
+            return await work.claim(tx, sweep_id, run_id, limit, now)
+
+    async def release(self, run_id: int) -> int:
+        """Give back all tasks the run holds; how many."""
+        async with self._write() as tx:
+            return await work.release(tx, run_id)
+
+    async def requeue(self, task_id: int, attempt: int, run_id: int) -> ClaimedTask | None:
+        """Lease a running task anew; None: the lease was not current; no spans: it owes nothing, it is done."""
+        async with self._write() as tx:
+            return await work.requeue(tx, task_id, attempt, run_id)
+
+    async def fail_task(
+        self,
+        task_id: int,
+        attempt: int,
+        error_kind: str,
+        error_text: str,
+        not_before: float | None = None,
+    ) -> bool:
+        """Fail a task, or put it off until `not_before`; False if the lease was not current."""
+        async with self._write() as tx:
+            return await work.fail_task(tx, task_id, attempt, error_kind, error_text, not_before)
+
+    # Facts ------------------------------------------------------------------------------------------------
+
+    async def write(
+        self, batch: FactBatch, *, run_id: int, extractor_id: int, sequence: int | None = None
+    ) -> WriteReceipt:
+        """Commit a batch; `sequence`, growing within a run, keeps usage right when it is sent again."""
+        async with self._write() as tx:
+            return await commit.write(tx, batch, run_id, extractor_id, sequence)
+
+    async def add_events(
+        self, sweep_id: int, run_id: int | None, events: Sequence[Event], at: float | None = None
+    ) -> None:
+        """Add events to the log of a sweep."""
+        async with self._write() as tx:
+            await commit.add_events(tx, sweep_id, run_id, events, at)
+
+    # Grades and estimates ---------------------------------------------------------------------------------
+
+    async def ungraded(self, grader_id: int, sweep_id: int, limit: int) -> list[UngradedAnswer]:
+        """Up to `limit` answers to problems of the sweep that the grader has not seen."""
+        async with self._read() as tx:
+            return await grading.ungraded(tx, grader_id, sweep_id, limit)
+
+    async def write_grades(self, grader_id: int, grades: Sequence[GradeRecord]) -> None:
+        """Store verdicts; a second verdict of the same grader replaces the first."""
+        async with self._write() as tx:
+            await grading.write_grades(tx, grader_id, grades)
+
+    async def answers_of(self, problem_id: int, grader_id: int) -> list[AnswerRecord]:
+        """All distinct answers to a problem, with what the grader says of them."""
+        async with self._read() as tx:
+            return await grading.answers_of(tx, problem_id, grader_id)
+
+    async def write_clusters(self, grader_id: int, clusters: Mapping[int, int]) -> int:
+        """Set the cluster of graded answers (answer id -> answer that stands for it); how many."""
+        async with self._write() as tx:
+            return await grading.write_clusters(tx, grader_id, clusters)
+
+    async def answer_counts(self, sweep_id: int, grader_id: int) -> list[PoolCounts]:
+        """How often each outcome and answer occurs in each pool of a sweep."""
+        async with self._read() as tx:
+            return await queries.answer_counts(tx, sweep_id, grader_id)
+
+    async def write_results(self, sweep_id: int, results: Sequence[ResultRecord]) -> None:
+        """Store estimates; those of the same estimator version are replaced."""
+        async with self._write() as tx:
+            await queries.write_results(tx, sweep_id, results)
+
+    # People -----------------------------------------------------------------------------------------------
+
+    async def progress(self, sweep_id: int | None = None) -> list[Progress]:
+        """How far one sweep is, or all sweeps, newest first."""
+        async with self._read() as tx:
+            return await queries.progress(tx, sweep_id)
+
+    async def query(self, sql: str, *, limit: int = 1000, timeout_s: float = 30.0) -> QueryResult:
+        """Run a user's query; the database engine itself refuses writes.
+
+        Raises:
+            QueryRefused: it would write, is not valid, or took longer than `timeout_s`.
+        """
+        return QueryResult(*await self._backend.query(sql, limit, timeout_s))
+
+
+async def _prepare_file(url: str, location: Location, *, create: bool) -> None:
+    path = location.path
+    assert path is not None
+    if path.exists() and path.stat().st_size > 0:
+        return
+    if not create:
+        raise StoreRefused(f"{path}: no such database; `ttc db upgrade --db {location.shown}` creates it")
+    await migrate.migrate(url, "head")
+
+
+def _backend(location: Location, read_only: bool) -> Backend:
+    if location.path is not None:
+        return SqliteBackend(location.path, read_only=read_only)
+    return PostgresBackend(location.url)

@@ -1,0 +1,168 @@
+"""Runs and tasks: leases, fences, and what a task still owes. Functions take the transaction they run in.
+
+A lease belongs to a run: while its heartbeat is younger than `LEASE_S` its tasks are its own. `attempt`
+is the fence: it grows with every lease, and a word about an older one changes nothing. Must not know
+facts other than their keys.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from orchestrator.store import schema
+from orchestrator.store.backend import AnyRow, Transaction, bulk
+from orchestrator.store.records import ClaimedTask, NewTask
+from orchestrator.store.schema import LEASE_S
+from orchestrator.store.spans import missing
+from workers.identity import SAMPLES_PER_POOL_BITS, seed_base
+
+_TASKS = bulk(
+    schema.tasks,
+    "(kind, pool_id, sample_start) DO NOTHING",
+    without=("id", "state", "attempt", "run_id", "not_before", "error_kind", "error_text"),
+)
+_IN_SWEEP = """EXISTS (SELECT 1 FROM sweep_pools sp WHERE sp.sweep_id = :sweep_id AND sp.pool_id = t.pool_id
+        AND sp.samples > t.sample_start)"""
+
+EXPIRE = """UPDATE tasks SET state = 0 WHERE state = 1 AND run_id IN (
+        SELECT id FROM runs WHERE id <> :run_id AND (heartbeat_at < :silent_since OR ended_at IS NOT NULL))"""
+
+CLAIM = """WITH chosen AS MATERIALIZED (
+        SELECT t.id FROM tasks t
+        WHERE t.state = 0 AND (t.not_before IS NULL OR t.not_before <= :now) AND {in_sweep}
+        ORDER BY t.id LIMIT :limit {skip_locked})
+    UPDATE tasks SET state = 1, attempt = attempt + 1, run_id = :run_id, not_before = NULL
+    WHERE id IN (SELECT id FROM chosen) RETURNING id"""
+
+OWED = """SELECT t.id, t.attempt, t.kind, t.pool_id, t.sample_start, t.sample_count, p.seed, p.problem_id,
+        p.generator_id, q.statement, q.content_hash, g.fingerprint
+    FROM tasks t JOIN pools p ON p.id = t.pool_id JOIN problems q ON q.id = p.problem_id
+    JOIN generators g ON g.id = p.generator_id
+    WHERE t.id IN :ids ORDER BY t.id"""
+
+PRESENT = f"""SELECT t.id, j.sample_index FROM tasks t
+    JOIN trajectories j ON j.id >= CAST(t.pool_id AS BIGINT) * {1 << SAMPLES_PER_POOL_BITS} + t.sample_start
+        AND j.id < CAST(t.pool_id AS BIGINT) * {1 << SAMPLES_PER_POOL_BITS} + t.sample_start + t.sample_count
+    WHERE t.id IN :ids AND j.outcome <> 'error' ORDER BY t.id, j.sample_index"""
+
+
+async def add_tasks(tx: Transaction, tasks: Sequence[NewTask]) -> None:
+    """Add tasks; a span that starts where another of its kind does is dropped."""
+    distinct = {(t.kind, t.pool_id, t.sample_start): t.sample_count for t in tasks}
+    await tx.insert(_TASKS, [(*key, count) for key, count in distinct.items()])
+
+
+async def start_run(tx: Transaction, sweep_id: int, host: str, pid: int, details: str) -> int:
+    """Id of a new run."""
+    return int(
+        await tx.scalar(
+            """INSERT INTO runs (sweep_id, host, pid, started_at, heartbeat_at, details)
+            VALUES (:sweep_id, :host, :pid, :now, :now, :details) RETURNING id""",
+            sweep_id=sweep_id, host=host, pid=pid, now=await tx.now(), details=details,
+        )
+    )  # fmt: skip
+
+
+async def heartbeat(tx: Transaction, run_id: int) -> bool:
+    """Say that the run lives; whether someone asked to cancel its sweep."""
+    await tx.run("UPDATE runs SET heartbeat_at = :now WHERE id = :run_id", now=await tx.now(), run_id=run_id)
+    sql = "SELECT s.cancel_requested FROM sweeps s JOIN runs r ON r.sweep_id = s.id WHERE r.id = :run_id"
+    return bool(await tx.scalar(sql, run_id=run_id))
+
+
+async def end_run(tx: Transaction, run_id: int, outcome: str) -> None:
+    """End a run in good order; its sweep takes the outcome as its state."""
+    sql = "UPDATE runs SET ended_at = :now, outcome = :outcome WHERE id = :run_id"
+    await tx.run(sql, now=await tx.now(), outcome=outcome, run_id=run_id)
+    sql = "UPDATE sweeps SET state = :outcome WHERE id = (SELECT sweep_id FROM runs WHERE id = :run_id)"
+    await tx.run(sql, outcome=outcome, run_id=run_id)
+
+
+async def claim(
+    tx: Transaction, sweep_id: int, run_id: int, limit: int, now: float | None
+) -> list[ClaimedTask]:
+    """Lease up to `limit` tasks in order; one that owes nothing is marked done at once and not returned."""
+    at = await tx.now() if now is None else now
+    await tx.run(EXPIRE, run_id=run_id, silent_since=at - LEASE_S)
+    sql = CLAIM.format(in_sweep=_IN_SWEEP, skip_locked=tx.backend.skip_locked)
+    claimed: list[ClaimedTask] = []
+    while len(claimed) < limit:
+        wanted = limit - len(claimed)
+        leased = await tx.rows(sql, sweep_id=sweep_id, run_id=run_id, limit=wanted, now=at)
+        found = await owed(tx, [row.id for row in leased])
+        await _finish(tx, [task.task_id for task in found if not task.spans])
+        claimed += [task for task in found if task.spans]
+        if len(leased) < wanted:
+            break
+    return claimed
+
+
+async def owed(tx: Transaction, task_ids: Sequence[int]) -> list[ClaimedTask]:
+    """The tasks with what they still owe, by id."""
+    if not task_ids:
+        return []
+    present: defaultdict[int, list[int]] = defaultdict(list)
+    for task_id, index in await tx.rows(PRESENT, ids=list(task_ids)):
+        present[task_id].append(index)
+    return [_claimed(row, present[row.id]) for row in await tx.rows(OWED, ids=list(task_ids))]
+
+
+def _claimed(row: AnyRow, present: list[int]) -> ClaimedTask:
+    return ClaimedTask(
+        row.id, row.attempt, row.kind, row.pool_id, row.problem_id, row.generator_id, row.statement,
+        seed_base(row.seed, row.content_hash, row.fingerprint),
+        missing(row.sample_start, row.sample_count, present),
+    )  # fmt: skip
+
+
+async def _finish(tx: Transaction, task_ids: Sequence[int]) -> None:
+    if task_ids:
+        await tx.run(
+            "UPDATE tasks SET state = 2, error_kind = NULL, error_text = NULL WHERE id IN :ids",
+            ids=list(task_ids),
+        )
+
+
+async def release(tx: Transaction, run_id: int) -> int:
+    """Give back all tasks the run holds; how many."""
+    return await tx.run("UPDATE tasks SET state = 0 WHERE state = 1 AND run_id = :run_id", run_id=run_id)
+
+
+async def requeue(tx: Transaction, task_id: int, attempt: int, run_id: int) -> ClaimedTask | None:
+    """Lease a running task anew; None if the lease was not current. Owing nothing, it is done: no spans."""
+    changed = await tx.run(
+        """UPDATE tasks SET attempt = attempt + 1
+        WHERE id = :task_id AND attempt = :attempt AND run_id = :run_id AND state = 1""",
+        task_id=task_id, attempt=attempt, run_id=run_id,
+    )  # fmt: skip
+    if not changed:
+        return None
+    (task,) = await owed(tx, [task_id])
+    if not task.spans:
+        await _finish(tx, [task_id])
+    return task
+
+
+async def fail_task(
+    tx: Transaction, task_id: int, attempt: int, error_kind: str, error_text: str, not_before: float | None
+) -> bool:
+    """Fail a task, or put it off until `not_before`; False if the lease was not current."""
+    changed = await tx.run(
+        """UPDATE tasks SET state = :state, error_kind = :kind, error_text = :text,
+            not_before = CAST(:not_before AS DOUBLE PRECISION)
+        WHERE id = :task_id AND attempt = :attempt AND state = 1""",
+        state=3 if not_before is None else 0, kind=error_kind, text=error_text, not_before=not_before,
+        task_id=task_id, attempt=attempt,
+    )  # fmt: skip
+    return changed == 1
+
+
+async def reopen_failed(tx: Transaction, sweep_id: int) -> int:
+    """Failed tasks of the sweep, and done ones that hold errors, are pending again; how many."""
+    return await tx.run(
+        f"""UPDATE tasks SET state = 0, not_before = NULL, error_kind = NULL, error_text = NULL
+        WHERE id IN (SELECT t.id FROM tasks t WHERE {_IN_SWEEP} AND (t.state = 3
+            OR (t.state = 2 AND t.id IN (SELECT task_id FROM trajectories WHERE outcome = 'error'))))""",
+        sweep_id=sweep_id,
+    )
