@@ -1,0 +1,154 @@
+"""The instruments of the benchmarks: what they say of a small case is what one can work out by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+
+import aiohttp
+import pytest
+
+from benchmarks.draws import ServiceTimes, gold, hash_of, mixed
+from benchmarks.slots import Slots, lockstep_utilisation
+from benchmarks.stub import StubSettings, serve
+from benchmarks.watch import COORDINATOR, WORKER, Usage
+
+
+def test_two_slots_serve_three_calls_in_two_rounds() -> None:
+    slots = Slots(2)
+    ends = [slots.serve(10.0, 1.0), slots.serve(10.0, 3.0), slots.serve(10.5, 1.0)]
+    assert ends == [11.0, 13.0, 12.0]  # the third waits half a second for the first slot
+    assert slots.waited_s == 0.5
+    assert slots.utilisation == pytest.approx(5.0 / (2 * 3.0))
+
+
+def test_idle_time_between_calls_counts_against_the_utilisation() -> None:
+    slots = Slots(1)
+    slots.serve(0.0, 1.0)
+    slots.serve(3.0, 1.0)
+    assert slots.utilisation == pytest.approx(0.5)
+
+
+def test_full_slots_are_fully_used_and_a_reset_forgets_only_the_counts() -> None:
+    slots = Slots(4)
+    for _ in range(40):
+        slots.serve(0.0, 0.25)
+    assert slots.utilisation == pytest.approx(1.0)
+    slots.reset()
+    assert (slots.calls, slots.busy_s, slots.utilisation) == (0, 0.0, None)
+    assert slots.serve(0.0, 1.0) == pytest.approx(3.5)  # behind the ten rounds that are under way
+
+
+def test_a_server_without_slots_is_refused() -> None:
+    with pytest.raises(ValueError, match="slot"):
+        Slots(0)
+
+
+def test_lockstep_waits_for_the_slowest_of_each_wave() -> None:
+    assert lockstep_utilisation([1.0, 3.0, 2.0, 2.0], 2) == pytest.approx(8.0 / (2 * 5.0))
+
+
+def test_service_times_have_the_mean_that_was_asked_for() -> None:
+    times = ServiceTimes(0.2, 0.6)
+    drawn = [times.of(mixed(7, seed)) for seed in range(20_000)]
+    assert statistics.fmean(drawn) == pytest.approx(0.2, rel=0.02)
+    assert statistics.median(drawn) == pytest.approx(0.2 * 2.718281828 ** (-0.18), rel=0.03)
+    assert [ServiceTimes(0.2, 0.0).of(bits) for bits in range(100)] == pytest.approx([0.2] * 100)
+
+
+def test_cpu_of_a_span_is_interpolated_between_polls() -> None:
+    usage = Usage(at=[0.0, 10.0, 20.0], cpu_s={COORDINATOR: [0.0, 5.0, 6.0], WORKER: [0.0, 0.0, 4.0]})
+    assert usage.cpu_between(5.0, 20.0, (COORDINATOR,)) == pytest.approx(3.5)
+    assert usage.cpu_between(0.0, 15.0) == pytest.approx(5.5 + 2.0)
+
+
+PROMPT = "What is 1 + 1?\n\n"
+
+
+async def _post(session: aiohttp.ClientSession, url: str, **fields: object) -> dict[str, object]:
+    body = {"model": "stub", "prompt": PROMPT, "max_tokens": 256, "seed": 11, "n": 1} | fields
+    async with session.post(f"{url}/completions", json=body) as reply:
+        assert reply.status == 200
+        answer: dict[str, object] = await reply.json()
+        return answer
+
+
+async def _texts(session: aiohttp.ClientSession, url: str, **fields: object) -> list[str]:
+    answer = await _post(session, url, **fields)
+    assert [choice["index"] for choice in answer["choices"]] == list(range(fields.get("n", 1)))  # type: ignore
+    return [choice["text"] for choice in answer["choices"]]  # type: ignore
+
+
+async def test_child_j_of_a_request_draws_seed_plus_j() -> None:
+    server, url = await serve(StubSettings(mean_s=0.001))
+    async with server, aiohttp.ClientSession() as session:
+        four = await _texts(session, url, n=4)
+        apart = [(await _texts(session, url, seed=11 + j))[0] for j in range(4)]
+        assert four == apart
+        assert len(set(four)) == 4
+        assert four != await _texts(session, url, n=4, prompt="What is 1 + 2?\n\n")
+
+
+async def test_texts_are_solutions_with_several_answers_of_which_the_gold_leads() -> None:
+    server, url = await serve(StubSettings(mean_s=0.001))
+    async with server, aiohttp.ClientSession() as session:
+        texts = await _texts(session, url, n=256)
+    answers = [int(text.rpartition("\\boxed{")[2].removesuffix("}$.")) for text in texts]
+    assert 4 < len(set(answers)) <= 8
+    assert statistics.mode(answers) == gold(PROMPT) == hash_of(PROMPT) % 1000
+    assert all(200 < len(text) < 400 and "\n\n" in text for text in texts)
+
+
+@pytest.mark.parametrize("is_verbose", [False, True])
+async def test_a_choice_tells_its_tokens_and_their_log_probabilities(is_verbose: bool) -> None:
+    server, url = await serve(StubSettings(mean_s=0.001, is_verbose=is_verbose))
+    async with server, aiohttp.ClientSession() as session:
+        answer = await _post(session, url, n=3, logprobs=0, return_token_ids=True)
+        bare = await _post(session, url)
+        cut = await _post(session, url, max_tokens=10, return_token_ids=True)
+    tokens = [len(choice["token_ids"]) for choice in answer["choices"]]  # type: ignore
+    assert sum(tokens) == answer["usage"]["completion_tokens"]  # type: ignore
+    for choice, count in zip(answer["choices"], tokens, strict=True):  # type: ignore
+        assert len(choice["logprobs"]["token_logprobs"]) == count
+        assert choice["finish_reason"] == "stop"
+        assert len(choice["logprobs"]["tokens"]) == (count if is_verbose else 0)
+    assert bare["choices"][0]["token_ids"] is None  # type: ignore
+    assert bare["choices"][0]["logprobs"] is None  # type: ignore
+    (choice,) = cut["choices"]  # type: ignore
+    assert (choice["finish_reason"], len(choice["token_ids"]), len(choice["text"])) == ("length", 10, 40)
+
+
+async def test_the_stub_serves_as_many_at_once_as_it_has_slots_and_counts_them() -> None:
+    server, url = await serve(StubSettings(slots=2, mean_s=0.05))
+    async with server, aiohttp.ClientSession() as session:
+        await asyncio.gather(*(_post(session, url, seed=seed, n=2) for seed in range(6)))
+        stats = await (await session.get(url.removesuffix("/v1") + "/stub/stats")).json()
+    assert (stats["requests"], stats["samples"], stats["in_flight"]) == (6, 12, 0)
+    assert stats["busy_slot_s"] == pytest.approx(6 * 0.05)
+    assert stats["last_end"] - stats["first_start"] >= 3 * 0.05 - 1e-6
+    seconds = stats["last_end"] - stats["first_start"]
+    assert stats["utilisation"] == pytest.approx(0.3 / (2 * seconds), abs=1e-4)
+
+
+async def test_sequences_take_a_slot_each_where_the_unit_is_the_sequence() -> None:
+    server, url = await serve(StubSettings(slots=2, mean_s=0.02, unit="sequence"))
+    async with server, aiohttp.ClientSession() as session:
+        await _post(session, url, n=6)
+        stats = await (await session.get(url.removesuffix("/v1") + "/stub/stats")).json()
+        assert stats["busy_slot_s"] == pytest.approx(6 * 0.02)
+        assert stats["utilisation"] == pytest.approx(1.0)
+        await session.post(url.removesuffix("/v1") + "/stub/reset")
+        stats = await (await session.get(url.removesuffix("/v1") + "/stub/stats")).json()
+        assert (stats["requests"], stats["busy_slot_s"], stats["utilisation"]) == (0, 0.0, None)
+
+
+async def test_pages_besides_completions() -> None:
+    server, url = await serve(StubSettings(mean_s=0.001))
+    root = url.removesuffix("/v1")
+    async with server, aiohttp.ClientSession() as session:
+        models = await (await session.get(f"{url}/models")).json()
+        assert [model["id"] for model in models["data"]] == ["stub"]
+        assert (await session.get(f"{root}/health")).status == 200
+        assert "vllm:num_requests_running 0" in await (await session.get(f"{root}/metrics")).text()
+        assert (await session.get(f"{root}/nothing")).status == 404
+        assert (await session.post(f"{url}/completions", data=b"{")).status == 400
