@@ -2,7 +2,8 @@
 
 Why it exists: whatever a file holds, memory stays bounded and every error names a line. A line that cannot be
 read is yielded as a finding, so that one pass reports several; what makes the rest unreadable is raised. It
-must not know what the columns mean."""
+must not know what the columns mean.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""From the `problems` section of a sweep to the problems themselves: found, mapped, checked, filtered,
-ordered.
+"""From the `problems` section of a sweep to the problems: found, mapped, checked, filtered, ordered.
 
 Why it exists: a wrong column, a repeated identifier or an empty gold ruins a sweep silently, so every row is
-checked here, and all that is wrong is said at once with its line. Order and choice depend on the problems and
-the seed alone, never on the order of the file or the version of Python. It must not know models, budgets or
-SQL; whether a gold can be graded is checked by the graders."""
+checked here, and all that is wrong is said at once with its line. A shuffled order depends on the identifiers
+and the seed alone, never on the file's order or the version of Python. It must not know models, budgets or
+SQL; whether a gold can be graded is checked by the graders.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Why it exists: a sweep should name its problems, not carry them, and be certain to read the same bytes every
 time. Public files only: no token is read or sent. HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 forbids the
-network, proxies are those of the environment. It must not know what is in the file."""
+network, proxies are those of the environment. It must not know what is in the file.
+"""
 
 from __future__ import annotations
 

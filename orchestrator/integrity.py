@@ -3,7 +3,8 @@
 Why it exists: a published class of data sets holds samples whose rows were shuffled against their problems by
 an indexing bug; nothing in such a file looks wrong but its accuracy. Measured on 100 problems of MATH-500:
 samples that equal another problem's gold are 21.9 times those that equal their own, and 0 to 0.78 times in
-twelve sound files. It must not know where samples come from, nor extract or canonicalise answers."""
+twelve sound files. It must not know where samples come from, nor extract or canonicalise answers.
+"""
 
 from __future__ import annotations
 

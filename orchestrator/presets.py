@@ -3,7 +3,8 @@
 The checksums of MATH-500 and GSM8K were taken from files known to equal the origin (MATH-500: byte for byte
 the `math_splits/test.jsonl` of openai/prm800k) or from several independent public pins of the same commit
 (GSM8K). No checksum is known for MATH: its files are pinned by commit, and what the first download held is
-recorded beside it and checked from then on. ttc ships none of them but `arithmetic`."""
+recorded beside it and checked from then on. ttc ships none of them but `arithmetic`.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 should.
 
 Pure: a row in, a problem or a finding out. It must not know files, filters or seeds; whether a gold can be
-graded is checked by the graders."""
+graded is checked by the graders.
+"""
 
 from __future__ import annotations
 

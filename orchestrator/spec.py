@@ -118,10 +118,9 @@ class ProblemsSpec(Section):
     def _check(self) -> ProblemsSpec:
         given = [name for name in ("path", "preset", "hub") if getattr(self, name) is not None]
         if len(given) != 1:
-            found = "all of " + ", ".join(given) if given else "none of them"
-            raise refusal(
-                f"wants exactly one of path, preset and hub, and has {found}", "keep one of the three"
-            )
+            found = " and ".join(given) or "none"
+            remedy = "keep one of the three" if given else "add path: FILE, or preset: arithmetic"
+            raise refusal(f"wants exactly one of path, preset and hub, and has {found}", remedy)
         return self
 
 
