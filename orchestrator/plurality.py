@@ -232,11 +232,12 @@ class _Election:
         """Integral over y of the product of the rivals' series: one value for each x and frequency."""
         y, weights = _quadrature(degree)
         phases = self._phases(x)
-        product = np.ones((len(y), *phases.shape), dtype=np.complex128)
+        product = np.empty((len(y), *phases.shape), dtype=np.complex128)
+        product[:] = weights[:, None, None]
         for i in active:
             series = self._below(i, x) + y[:, None, None] * (at[i][:, None] * phases)
             product *= _power(series, int(rivals[i]))
-        return np.asarray(np.tensordot(weights, product, axes=1))
+        return np.asarray(product.sum(axis=0))
 
     def _below(self, index: int, x: IntArray) -> ComplexArray:
         """Transform of a law cut below x votes."""

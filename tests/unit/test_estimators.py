@@ -133,6 +133,14 @@ class TestMajorityAtK:
         some = pool([5, 2], [9, 4], silent=3)
         assert majority_at_k(some, 1, seed=0).value == pytest.approx(7 / 23)
 
+    def test_a_huge_pool_is_resampled_with_its_error(self) -> None:
+        huge = pool([4_000_000], [3_999_000, 5])
+        found = majority_at_k(huge, 4_000_000, seed=3)
+        assert 0 < found.mc_error < 0.01
+        assert found == majority_at_k(huge, 4_000_000, seed=3)
+        # the lead in the draw is close to normal: mean 500, sd sqrt(2 million)
+        assert abs(found.value - 0.6382) < 5 * found.mc_error
+
     def test_partition_is_checked(self) -> None:
         with pytest.raises(ValueError, match="do not add up"):
             PoolCounts(1, None, 10, 1, 1, 1, 1, 1)

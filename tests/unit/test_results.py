@@ -80,6 +80,17 @@ def test_small_pools_are_left_out_and_counted() -> None:
     assert "@4*" in printed(rows, count_outcomes(POOLS))
 
 
+def test_resampled_votes_report_their_error() -> None:
+    pools = [pool(1, "1", 4_000_000, 3_999_000), pool(2, "1", 4_000_000, 3_999_000)]
+    rows = summarise(pools, [4_000_000], seed=1)
+    row = find(rows, OVERALL, MAJORITY, 4_000_000)
+    assert row.value is not None
+    one = (row.value * (1 - row.value) / 4_000) ** 0.5
+    assert row.mc_error == pytest.approx(one / 2**0.5, rel=0.01)
+    assert "Monte Carlo" in printed(rows, count_outcomes(pools))
+    assert rows == summarise(pools, [4_000_000], seed=1)
+
+
 def test_errors_shrink_the_pool() -> None:
     failed = replace(pool(1, None, 2, 2), samples=10, errors=6)
     rows = summarise([failed], [4, 5], seed=0)
