@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server on loopback that misbehaves on order, and answers the same to the same (prompt, seed).
+"""An OpenAI-compatible server on loopback that misbehaves on order, and answers alike to equal (prompt, seed).
 
-For tests only. Faults come from a script (one entry a request, in order of arrival) and then at random with given
-probabilities. Everything it is asked and everything it hands out is counted.
+For tests only. Faults come from a script (one entry a request, in order of arrival) and then at random with
+given probabilities. Everything it is asked and everything it hands out is counted.
 """
 
 from __future__ import annotations
@@ -85,9 +85,11 @@ def default_text(prompt: str, seed: int) -> str:
 class FaultServer:
     """Async context manager. `url` ends in `/v1`; `stop` and `start` take it down and up on the same port.
 
-    latency_s: seconds a reply takes, or a function of a seeded generator. slots: requests served at a time, others
-    queue. reject_above: 429 while more requests than that are under way. child_seeds: whether child j draws with
-    seed + j. refuses: fields answered with a 400 that names them. choose: fault by prompt, before script and rates.
+    latency_s: seconds a reply takes, or a function of a seeded generator. slots: requests served at a time, the
+    others queue. reject_above: 429 while more requests than that are under way. child_seeds: whether child j
+    draws with seed + j. refuses: fields answered with a 400 that names them. ignores: fields without effect
+    (return_token_ids, logprobs, top_k). max_model_len: in characters of the prompt. choose: fault by prompt,
+    before script and rates.
     """
 
     def __init__(
@@ -295,7 +297,7 @@ class FaultServer:
             body = body[: len(body) // 2]
         if fault is Fault.HUGE_BODY:
             body += b" " * self.huge_bytes
-        if fault in _HARMLESS:
+        if fault in _GOOD:
             self._count(payload, prompt, reply)
         if fault in (Fault.SLOW, Fault.DRIP, Fault.RESET):
             return await _send_in_pieces(fault, request, body)
@@ -351,7 +353,7 @@ _STATUS = {
     Fault.BAD_PARAMETER: (400, "temperature must be non-negative", None),
     Fault.ODD_REFUSAL: (400, "We do not like this one.", None),
 }
-_HARMLESS = frozenset(
+_GOOD = frozenset(
     {Fault.NONE, Fault.SLOW, Fault.SHUFFLED, Fault.NAN_LOGPROBS, Fault.NO_LOGPROBS, Fault.ODD_TEXT}
 )
 
@@ -394,35 +396,33 @@ async def _send_in_pieces(fault: Fault, request: web.Request, body: bytes) -> we
 
 def _spoil(reply: dict[str, Any], fault: Fault) -> None:
     """Damage a good reply."""
-    spoilers: dict[Fault, Callable[[list[dict[str, Any]]], object]] = {
-        Fault.WRONG_N: lambda choices: choices.pop() if len(choices) > 1 else choices.append(choices[0]),
-        Fault.EMPTY_CHOICES: lambda choices: choices.clear(),
-        Fault.DOUBLED_INDEX: lambda choices: [choice.update(index=0) for choice in choices],
-        Fault.NO_TEXT: lambda choices: [
-            choice.pop("text", choice.pop("message", None)) for choice in choices
-        ],
-        Fault.NAN_LOGPROBS: lambda choices: [_set_logprobs(choice, float("nan")) for choice in choices],
-        Fault.NO_LOGPROBS: lambda choices: [choice.pop("logprobs", None) for choice in choices],
-        Fault.SHUFFLED: lambda choices: choices.reverse(),
-        Fault.ODD_TEXT: lambda choices: [_set_text(choice, "a\x00b\ud800c") for choice in choices],
-        Fault.ABORTED: lambda choices: [choice.update(finish_reason="abort") for choice in choices],
-    }
-    if fault in spoilers:
-        spoilers[fault](reply["choices"])
+    choices = reply["choices"]
     if fault is Fault.WRAPPED_ERROR:
         reply.clear()
         reply.update(_error_body("upstream is overloaded", "overloaded", None, None))
+    elif fault is Fault.EMPTY_CHOICES:
+        choices.clear()
+    elif fault is Fault.SHUFFLED:
+        choices.reverse()
+    elif fault in (Fault.WRONG_N, Fault.DOUBLED_INDEX) and len(choices) == 1:
+        choices.append(dict(choices[0]))
+    elif fault is Fault.WRONG_N:
+        choices.pop()
+    for choice in choices:
+        choice.update(_damage(fault, is_chat="message" in choice))
 
 
-def _set_logprobs(choice: dict[str, Any], value: float) -> None:
-    if "message" in choice:
-        choice["logprobs"] = {"content": [{"token": "x", "logprob": value}]}
-    else:
-        choice["logprobs"] = {"token_logprobs": [value]}
-
-
-def _set_text(choice: dict[str, Any], text: str) -> None:
-    if "message" in choice:
-        choice["message"]["content"] = text
-    else:
-        choice["text"] = text
+def _damage(fault: Fault, is_chat: bool) -> dict[str, Any]:
+    """What to overwrite in every choice."""
+    odd, nan = "a\x00b\ud800c", float("nan")
+    damages: dict[Fault, dict[str, Any]] = {
+        Fault.DOUBLED_INDEX: {"index": 0},
+        Fault.NO_TEXT: {"message": {}} if is_chat else {"text": None},
+        Fault.ODD_TEXT: {"message": {"content": odd}} if is_chat else {"text": odd},
+        Fault.NAN_LOGPROBS: {
+            "logprobs": {"content": [{"logprob": nan}]} if is_chat else {"token_logprobs": [nan]}
+        },
+        Fault.NO_LOGPROBS: {"logprobs": None},
+        Fault.ABORTED: {"finish_reason": "abort"},
+    }
+    return damages.get(fault, {})
