@@ -1,6 +1,7 @@
 """`python -m benchmarks` (`make bench`): all figures in one run, each beside its floor.
 
-Everything runs on this machine against a stub that waits instead of drawing; see docs/explanation/performance.md.
+Everything runs on this machine against a stub that waits instead of drawing; see
+docs/explanation/performance.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the stub writes: service time, text, answer and log probabilities of a sample, from its prompt and seed alone.
+"""What the stub writes: service time, text and answer of a sample, from its prompt and seed alone.
 
 Pure and cheap: everything that does not depend on the sample is rendered once. It knows nothing of HTTP.
 """
@@ -20,7 +20,7 @@ _ANSWER_OFFSETS = [0] * 29 + [1] * 11 + [2] * 8 + [3] * 6 + [4] * 4 + [5] * 3 + 
 
 
 def mixed(prompt_hash: int, seed: int) -> int:
-    """64 bits that look random (the finaliser of splitmix64): consecutive seeds must not give regular draws."""
+    """64 bits that look random (the end of splitmix64): consecutive seeds must not give regular draws."""
     x = ((seed + 1) * _GOLDEN + (prompt_hash << 32)) & _MASK
     x = ((x ^ (x >> 30)) * _MIX_A) & _MASK
     x = ((x ^ (x >> 27)) * _MIX_B) & _MASK
@@ -38,7 +38,7 @@ def gold(prompt: str) -> int:
 
 
 class ServiceTimes:
-    """Seconds a sample takes: constant for sigma 0, else log-normal with this mean and this sigma of the logarithm."""
+    """Seconds a sample takes: constant for sigma 0, else log-normal (mean, and sigma of the logarithm)."""
 
     def __init__(self, mean_s: float, sigma: float) -> None:
         normal = NormalDist()
@@ -61,7 +61,7 @@ class Wants:
 
 
 class Writer:
-    """Renders choices as JSON. `is_verbose`: log probabilities as vLLM 0.32 gives them, else the bare values."""
+    """Renders choices as JSON; `is_verbose`: log probabilities as vLLM 0.32 writes them, else bare values."""
 
     def __init__(self, characters: int, *, is_verbose: bool = False) -> None:
         self._head, self._tail = _solution(characters)
@@ -124,7 +124,7 @@ def _escaped(text: str) -> str:
 
 
 def _solution(characters: int) -> tuple[str, str]:
-    """Beginning and end of a solution of about this length; the seed goes between them, the answer after them."""
+    """Beginning and end of a solution of about this length; the seed goes between, the answer after."""
     head = "Let $x$ be the number that is asked for; this is attempt number "
     tail = ".\n\n"
     step = 0

@@ -1,6 +1,8 @@
-"""The floor of throughput: a bare aiohttp client that sends what `ttc` sends, parses the reply and throws it away.
+"""The floor of throughput: a bare aiohttp client that sends what `ttc` sends and throws the parsed reply
+away.
 
-What `ttc` adds (seeds, retries, limits, steps, answers, transport between processes, commits) is the distance from here.
+What `ttc` adds (seeds, retries, limits, steps, answers, transport between processes, commits) is the distance
+from here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Peak memory of a run at 10,000 and at 200,000 samples: it must depend on what is in flight, not on the size."""
+"""Peak memory of a run at 10,000 and at 200,000 samples: what is in flight must decide it, not the size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROBLEMS = 40
 
 
 def measure_memory(folder: Path, *, is_quick: bool) -> Iterator[Figure]:
-    """Resident memory of the coordinator and of the worker process, small run and large run, and the difference."""
+    """Resident memory of the coordinator and of the worker, small run and large run, and the difference."""
     small, large = 10_240, 51_200 if is_quick else 204_800
     with StubProcess(StubSettings(mean_s=0.2)) as stub:
         runs = [

@@ -1,4 +1,4 @@
-"""Figures and how they are shown: a table for people, JSON for programs. It knows nothing of how they came about."""
+"""Figures and how they are shown: a table for people, JSON for programs. Must not know how they came about."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number beside its floor: the same work with as little as possible round it, in the same run."""
+    """One number beside its floor: the same work with as little as possible round it, in the same run."""
 
     group: str
     what: str

@@ -1,6 +1,7 @@
-"""How long it takes to go on with a sweep of a million stored samples, from the start of the process to the first call.
+"""How long it takes to go on with a sweep of a million stored samples: from start of process to first call.
 
-The same command on an empty store, with Ray and without, tells how much of that is the interpreter, Ray, and the rest.
+The same command on an empty store, with Ray and without, tells how much of that is the interpreter, Ray, and
+the rest.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def measure_resume(folder: Path, *, is_quick: bool) -> Iterator[Figure]:
 
 
 def multiply(store: Path, copies: int) -> None:
-    """Put `copies` more of every stored sample into a store, under the keys that drawing them would have given.
+    """Put `copies` more of every stored sample into a store, under the keys that drawing would have given.
 
     Every pool must hold samples 0 to SAMPLES - 1, drawn by whole tasks. Columns that are not named here are copied.
     """

@@ -1,8 +1,9 @@
 """A server of fixed capacity, as arithmetic: which slot takes a call, when it ends, how busy the slots were.
 
-Pure: the caller says what time it is. Because service times are known when a call arrives and the queue is first come
-first served, start and end of a call are known at once. The schedule is kept by this clock, not by the machine's:
-where the server is late in sending a reply, the slot was free all the same, and whoever had a call waiting used it.
+Pure: the caller says what time it is. Because service times are known when a call arrives and the queue is
+first come first served, start and end of a call are known at once. The schedule is kept by this clock, not by
+the machine's: where the server is late in sending a reply, the slot was free all the same, and whoever had a
+call waiting used it.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ class Slots:
 
     @property
     def utilisation(self) -> float | None:
-        """Busy slot-seconds over all slot-seconds between the first start and the last end; None before any call."""
+        """Busy slot-seconds over all slot-seconds from first start to last end; None before any call."""
         if self.first_start is None or self.last_end is None or self.last_end <= self.first_start:
             return None
         return self.busy_s / (self.count * (self.last_end - self.first_start))
 
 
 def lockstep_utilisation(service_s: list[float], slots: int) -> float:
-    """Utilisation where a wave of `slots` calls starts only when the slowest call of the wave before has ended."""
+    """Utilisation if a wave of `slots` calls starts only when the slowest one of the last wave has ended."""
     waves = [service_s[start : start + slots] for start in range(0, len(service_s), slots)]
     return sum(service_s) / (slots * sum(max(wave) for wave in waves))

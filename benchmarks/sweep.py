@@ -1,7 +1,7 @@
 """Runs `ttc run` for real on a generated sweep against the stub, and says what came of it.
 
-The figures are taken from outside: from the stub (first call, slots), from the store (what is committed, and when) and
-from the operating system (CPU, memory). Nothing of `ttc` is asked how fast it was.
+The figures are taken from outside: from the stub (first call, slots), from the store (what is committed, and
+when) and from the operating system (CPU, memory). Nothing of `ttc` is asked how fast it was.
 """
 
 from __future__ import annotations
@@ -92,13 +92,14 @@ class SweepDirectory:
         self.store = folder / "store.db"
 
     def run(self, stub: StubProcess, sweep: Sweep) -> SweepRun:
-        """Write the sweep, run it to its end, and read what it left. Raises RuntimeError if it fails or loses samples."""
+        """Write the sweep, run it and read what it left; RuntimeError if samples are missing."""
         self._write(stub.url, sweep)
         stub.reset()
         before = self._count()[0]
         command = [
-            str(Path(sys.executable).with_name("ttc")), "run", str(self.folder / "sweep.yaml"), "--json", "--no-preview",
-            f"--workers={sweep.workers}", "--db", f"sqlite:///{self.store}", *(["--local"] if sweep.is_local else []),
+            str(Path(sys.executable).with_name("ttc")), "run", str(self.folder / "sweep.yaml"),
+            "--json", "--no-preview", f"--workers={sweep.workers}", "--db", f"sqlite:///{self.store}",
+            *(["--local"] if sweep.is_local else []),
         ]  # fmt: skip
         log = self.folder / "run.log"
         started = time.time()

@@ -1,7 +1,7 @@
 """How busy a server of 256 slots is kept when calls take very different times, first start to last end.
 
-The server measures it. Beside it stand the bare client under the same conditions, and lockstep: waves of 256 that
-wait for their slowest call, worked out from the same service times.
+The server measures it. Beside it stand the bare client under the same conditions, and lockstep: waves of 256
+that wait for their slowest call, worked out from the same service times.
 """
 
 from __future__ import annotations

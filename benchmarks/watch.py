@@ -1,6 +1,7 @@
 """Watches a process and all it starts: CPU-seconds and resident memory by role, as a timeline.
 
-It polls four times a second, which costs a percent of a core; what a process used after its last poll is not seen.
+It polls four times a second, which costs a percent of a core; what a process used after its last poll is not
+seen.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _RAY_NAMES = ("raylet", "gcs_server", "/ray/", "ray::", "ray-")
 
 @dataclass(slots=True)
 class Usage:
-    """What was seen: CPU-seconds by role over time, and the largest resident memory of one process of each role."""
+    """What was seen: CPU-seconds by role over time, and the largest resident memory of one process a role."""
 
     at: list[float] = field(default_factory=list)
     """Seconds since 1970-01-01 UTC of each poll."""

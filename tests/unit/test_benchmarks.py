@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+from typing import Any
 
 import aiohttp
 import pytest
@@ -65,18 +66,18 @@ def test_cpu_of_a_span_is_interpolated_between_polls() -> None:
 PROMPT = "What is 1 + 1?\n\n"
 
 
-async def _post(session: aiohttp.ClientSession, url: str, **fields: object) -> dict[str, object]:
+async def _post(session: aiohttp.ClientSession, url: str, **fields: Any) -> dict[str, Any]:
     body = {"model": "stub", "prompt": PROMPT, "max_tokens": 256, "seed": 11, "n": 1} | fields
     async with session.post(f"{url}/completions", json=body) as reply:
         assert reply.status == 200
-        answer: dict[str, object] = await reply.json()
+        answer: dict[str, Any] = await reply.json()
         return answer
 
 
-async def _texts(session: aiohttp.ClientSession, url: str, **fields: object) -> list[str]:
+async def _texts(session: aiohttp.ClientSession, url: str, **fields: Any) -> list[str]:
     answer = await _post(session, url, **fields)
-    assert [choice["index"] for choice in answer["choices"]] == list(range(fields.get("n", 1)))  # type: ignore
-    return [choice["text"] for choice in answer["choices"]]  # type: ignore
+    assert [choice["index"] for choice in answer["choices"]] == list(range(fields.get("n", 1)))
+    return [choice["text"] for choice in answer["choices"]]
 
 
 async def test_child_j_of_a_request_draws_seed_plus_j() -> None:
@@ -106,15 +107,15 @@ async def test_a_choice_tells_its_tokens_and_their_log_probabilities(is_verbose:
         answer = await _post(session, url, n=3, logprobs=0, return_token_ids=True)
         bare = await _post(session, url)
         cut = await _post(session, url, max_tokens=10, return_token_ids=True)
-    tokens = [len(choice["token_ids"]) for choice in answer["choices"]]  # type: ignore
-    assert sum(tokens) == answer["usage"]["completion_tokens"]  # type: ignore
-    for choice, count in zip(answer["choices"], tokens, strict=True):  # type: ignore
+    tokens = [len(choice["token_ids"]) for choice in answer["choices"]]
+    assert sum(tokens) == answer["usage"]["completion_tokens"]
+    for choice, count in zip(answer["choices"], tokens, strict=True):
         assert len(choice["logprobs"]["token_logprobs"]) == count
         assert choice["finish_reason"] == "stop"
         assert len(choice["logprobs"]["tokens"]) == (count if is_verbose else 0)
-    assert bare["choices"][0]["token_ids"] is None  # type: ignore
-    assert bare["choices"][0]["logprobs"] is None  # type: ignore
-    (choice,) = cut["choices"]  # type: ignore
+    assert bare["choices"][0]["token_ids"] is None
+    assert bare["choices"][0]["logprobs"] is None
+    (choice,) = cut["choices"]
     assert (choice["finish_reason"], len(choice["token_ids"]), len(choice["text"])) == ("length", 10, 40)
 
 
