@@ -123,19 +123,19 @@ class StoreError(TtcError):
     exit_code = 3
 
 
-class EndpointProblem(TtcError):  # noqa: N818
+class EndpointProblem(TtcError):
     """No model server serves what the sweep asks for."""
 
     exit_code = 4
 
 
-class SweepFailed(TtcError):  # noqa: N818
+class SweepFailed(TtcError):
     """The sweep ended with failed tasks; what it stored is kept, and running it again tries them again."""
 
     exit_code = 5
 
 
-class Interrupted(TtcError):  # noqa: N818
+class Interrupted(TtcError):
     """Interrupted; everything drawn so far is stored, and the same command goes on from here."""
 
     exit_code = 130

@@ -342,14 +342,14 @@ class SweepSpec(Section):
     """Policies by name."""
     scorers: dict[Name, AnyScorer] = Field(default_factory=dict)
     """Scorers by name."""
-    strategies: Annotated[tuple[AnyStrategy, ...], Field(min_length=1)]
+    strategies: Annotated[tuple[AnyStrategy, ...], Field(min_length=1, max_length=1000)]
     """How compute is spent."""
     selectors: Annotated[tuple[AnySelector, ...], Field(min_length=1)] = (
         MajoritySelector(kind="majority"),
         PassSelector(kind="pass"),
     )
     """How one answer is chosen from many; a name, or a mapping with kind."""
-    budgets: tuple[Count, ...] = ()
+    budgets: Annotated[tuple[Count, ...], Field(max_length=1000)] = ()
     """Numbers of generations to report; default: powers of two up to the largest samples."""
     limits: SweepLimits = SweepLimits()
     """Caps of the whole sweep."""

@@ -65,7 +65,7 @@ def _check_scalar(value: Any) -> Any:
 
 def _as_tuple(value: Any) -> Any:
     """One value where a list may stand."""
-    return tuple(value) if isinstance(value, list) else (value,)
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
 def as_kind(value: Any) -> Any:

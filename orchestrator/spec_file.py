@@ -23,6 +23,8 @@ from orchestrator.spec_checks import Issue, Path
 from orchestrator.yaml_text import Document, dotted, read_yaml
 
 NAME_FORM = "use letters, digits, '.', '_' and '-', starting with a letter or a digit"
+MAX_DETAILS = 200
+"""Errors of pydantic that are looked at; a file with more is wrong in some more general way."""
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -83,7 +85,7 @@ def _validate(document: Document, file: str | None) -> SweepSpec:
 
 
 def _findings(error: ValidationError, document: Document, file: str | None) -> list[Finding]:
-    details = error.errors(include_url=False)
+    details = error.errors(include_url=False)[:MAX_DETAILS]
     wrong_kinds = {
         _section(_known(item["loc"], document.data)[0]) for item in details if _is_wrong_kind(item)
     }

@@ -221,7 +221,8 @@ SWEEPS = (
         "scorer",
         (f"{SWEEP}:6:", "scorers.prm.kind", "do not run in this version", "remove the scorer"),
         sweep(
-            more="scorers:\n  prm: {kind: prm, format: qwen, label_type: soft, endpoints: http://h/v1, model: m}\n"
+            more="scorers:\n"
+            "  prm: {kind: prm, format: qwen, label_type: soft, endpoints: http://h/v1, model: m}\n"
         ),
     ),
     BadInput(
