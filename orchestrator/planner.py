@@ -75,7 +75,7 @@ def plan(wanted: Mapping[int, int], covered: Mapping[int, Sequence[Span]], size:
     """New tasks that make every pool reach its wanted number of samples.
 
     `wanted` maps pool id to samples, `covered` maps pool id to the ranges of its existing tasks. Breadth first: all
-    problems' first samples come before any problem's last ones, so that an interrupted sweep is an unbiased smaller one.
+    problems' first samples come before any problem's last ones: an interrupted sweep is an unbiased smaller one.
     """
     tasks = [
         PlannedTask(pool_id, piece)

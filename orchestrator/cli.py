@@ -1,0 +1,259 @@
+"""The command `ttc`: arguments in, exit code out. It knows no algorithm; every command is a few calls.
+
+Heavy modules (Ray, SQLAlchemy, NumPy) are imported by the commands that need them, so that `ttc --help` is quick.
+An error of ours is printed as one screen of text and ends with its exit code; `docs/reference/cli.md` lists them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from orchestrator.errors import TtcError
+
+Result = TypeVar("Result")
+
+DATABASE_VARIABLE = "TTC_DATABASE_URL"
+DEFAULT_DATABASE = "sqlite:///ttc.db"
+
+app = typer.Typer(
+    name="ttc",
+    help="Run test-time-compute sweeps: one YAML in, graded trajectories in SQL out, resumable at any moment.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+db_app = typer.Typer(help="Look after the database.", no_args_is_help=True)
+models_app = typer.Typer(help="The models that come with ttc.", no_args_is_help=True)
+app.add_typer(db_app, name="db")
+app.add_typer(models_app, name="models")
+
+SweepFile = Annotated[Path, typer.Argument(help="The sweep file (YAML).", show_default=False)]
+SweepName = Annotated[str, typer.Argument(help="Name of the sweep, as in its file.", show_default=False)]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--db", help=f"Database URL or SQLite file; else ${DATABASE_VARIABLE}, else the sweep file's."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+IsLocal = Annotated[bool, typer.Option("--local", help="Run the workers in this process, without Ray.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers; else the sweep file's.")]
+Address = Annotated[
+    str | None, typer.Option(help="Address of a running Ray cluster; else a local Ray is started.")
+]
+Preview = Annotated[bool, typer.Option(help="Wait for the first completion, and show it, before going on.")]
+
+
+@app.command()
+def run(
+    sweep: SweepFile,
+    db: Database = None,
+    local: IsLocal = False,
+    workers: Workers = None,
+    address: Address = None,
+    preview: Preview = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run a sweep, or go on with it: what is stored is never drawn again, and Ctrl-C is safe."""
+    from orchestrator.commands import run_file
+    from orchestrator.sweep import RunOptions
+
+    options = RunOptions(
+        workers=workers, is_local=local, ray_address=address, is_previewed=preview, is_json=as_json
+    )
+    _await(run_file(sweep, _chosen_database(db), options))
+
+
+@app.command()
+def resume(
+    name: SweepName,
+    db: Database = None,
+    local: IsLocal = False,
+    workers: Workers = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a sweep by its name, from what the database knows of it; needs no file."""
+    from orchestrator.commands import resume_sweep
+    from orchestrator.sweep import RunOptions
+
+    options = RunOptions(
+        workers=workers, is_local=local, ray_address=address, is_previewed=False, is_json=as_json
+    )
+    _await(resume_sweep(name, _database(db), options))
+
+
+@app.command()
+def plan(sweep: SweepFile, db: Database = None, as_json: AsJson = False) -> None:
+    """Show what is stored, what is missing and what that will cost; calls no model and writes nothing."""
+    from orchestrator.commands import plan_file
+
+    _await(plan_file(sweep, _chosen_database(db), is_json=as_json))
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="Name of a sweep; without it, all of them.")] = None,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far sweeps are."""
+    from orchestrator.commands import show_status
+
+    _await(show_status(name, _database(db), is_json=as_json))
+
+
+@app.command()
+def results(name: SweepName, db: Database = None, as_json: AsJson = False) -> None:
+    """Compute and show a sweep's results from what is stored, now."""
+    from orchestrator.commands import show_results
+
+    _await(show_results(name, _database(db), is_json=as_json))
+
+
+@app.command()
+def cancel(name: SweepName, db: Database = None) -> None:
+    """Ask a running sweep to stop in order; `ttc resume` goes on with it."""
+    from orchestrator.commands import cancel_sweep
+
+    _await(cancel_sweep(name, _database(db)))
+
+
+@app.command()
+def grade(name: SweepName, db: Database = None, as_json: AsJson = False) -> None:
+    """Give every stored answer the verdicts it lacks (after an upgrade of the grader); generates nothing."""
+    from orchestrator.commands import grade_sweep
+
+    _await(grade_sweep(name, _database(db), is_json=as_json))
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT statement.", show_default=False)],
+    db: Database = None,
+    output: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    as_json: AsJson = False,
+    limit: Annotated[int, typer.Option(min=1, help="Rows at most.")] = 10_000,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds at most.")] = 60.0,
+) -> None:
+    """Query the store, read-only. `ttc sql "select * from schema_comments"` explains every table and column."""
+    from orchestrator.commands import run_query
+
+    _await(run_query(query, _database(db), "json" if as_json else output, limit, timeout_s))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the sweep file, for editors."""
+    from orchestrator.spec_file import sweep_schema
+
+    _print_json(sweep_schema())
+
+
+@app.command()
+def doctor(
+    sweep: Annotated[Path | None, typer.Argument(help="A sweep file whose parts to check.")] = None,
+    db: Database = None,
+    ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Start Ray and one actor, as a check.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Check Python, Ray, the database, the problems' golds and the endpoints; say what to fix."""
+    from orchestrator.doctor import examine
+
+    _await(examine(sweep, _chosen_database(db), checks_ray=ray, is_json=as_json))
+
+
+@db_app.command("upgrade")
+def db_upgrade(db: Database = None) -> None:
+    """Create the database, or bring it to the version this program needs."""
+    from orchestrator.store import upgrade
+
+    url = _database(db)
+    _await(upgrade(url))
+    typer.echo("the database is at head")
+
+
+@db_app.command("check")
+def db_check(db: Database = None, as_json: AsJson = False) -> None:
+    """Say which version the database has; exit code 3 if this program needs another."""
+    from orchestrator.store import check
+
+    revision = _await(check(_database(db)))
+    if as_json:
+        _print_json({"revision": revision})
+    else:
+        typer.echo(f"at head: {revision}")
+
+
+@models_app.command("serve")
+def models_serve(
+    model: Annotated[str, typer.Argument(help="A built-in model, or the path of a small Llama checkpoint.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; loopback unless you say otherwise.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    slots: Annotated[int, typer.Option(min=1, help="Sequences decoded at once.")] = 128,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Name of the variable with the key that requests must carry.")
+    ] = None,
+) -> None:
+    """Serve a built-in model as an OpenAI-compatible server."""
+    from orchestrator.commands import serve_model
+
+    serve_model(model, host, port, slots, api_key_env)
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the built-in models."""
+    from orchestrator.commands import list_models
+
+    for name in list_models():
+        typer.echo(name)
+
+
+def main() -> None:
+    """Entry point: run the command line, and turn our errors into text and an exit code."""
+    try:
+        app()
+    except TtcError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:  # `ttc sql ... | head`
+        sys.stderr.close()
+        raise SystemExit(0) from None
+
+
+def _await(work: Coroutine[Any, Any, Result]) -> Result:
+    try:
+        return asyncio.run(work)
+    except BaseExceptionGroup as group:
+        from orchestrator.coordinator import root_cause
+
+        raise root_cause(group) from None
+
+
+def _chosen_database(option: str | None) -> str | None:
+    return _as_url(option or os.environ.get(DATABASE_VARIABLE) or None)
+
+
+def _database(option: str | None) -> str:
+    return _chosen_database(option) or DEFAULT_DATABASE
+
+
+def _as_url(option: str | None) -> str | None:
+    if option is None or "://" in option:
+        return option
+    return f"sqlite:///{Path(option).resolve()}"
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))

@@ -1,0 +1,275 @@
+"""What the commands do, once their arguments are known: open the store, do the work, print. No algorithm lives here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator import results
+from orchestrator.conclusion import Conclusion, conclude
+from orchestrator.datasets import load_problems
+from orchestrator.errors import Interrupted, SweepFailed, UsageError
+from orchestrator.forecast import Forecast, forecast
+from orchestrator.grading_service import GradingService
+from orchestrator.progress import duration, make_reporter
+from orchestrator.registration import recall, register, unknown_sweep
+from orchestrator.settings import store_url
+from orchestrator.spec import SweepSpec
+from orchestrator.spec_file import load_sweep
+from orchestrator.store import Store
+from orchestrator.sweep import RunOptions, RunReport, run_sweep
+from workers.grading import GraderPool
+
+DEFAULT_STORE = "sqlite:///ttc.db"
+FORMATS = ("table", "csv", "json")
+
+
+async def run_file(path: Path, database: str | None, options: RunOptions) -> None:
+    """`ttc run`: from a sweep file to a table of results."""
+    spec = load_sweep(path)
+    problems = load_problems(spec.problems, path.parent)
+    url = database_of(spec, path, database)
+    reporter = make_reporter(spec.name, is_json=options.is_json, stream=sys.stderr)
+    async with await Store.open(url) as store:
+        registered = await register(spec, problems, store, reporter)
+        report = await run_sweep(spec, registered, store, options, reporter)
+    _finish(spec.name, report, options)
+
+
+async def resume_sweep(name: str, url: str, options: RunOptions) -> None:
+    """`ttc resume`: the same, from what the store knows."""
+    reporter = make_reporter(name, is_json=options.is_json, stream=sys.stderr)
+    async with await Store.open(url, create=False) as store:
+        spec, registered = await recall(name, store)
+        report = await run_sweep(spec, registered, store, options, reporter)
+    _finish(name, report, options)
+
+
+async def plan_file(path: Path, database: str | None, *, is_json: bool) -> None:
+    """`ttc plan`: what is stored, what is missing, and what that costs."""
+    spec = load_sweep(path)
+    problems = load_problems(spec.problems, path.parent)
+    found = await forecast(spec, problems, database_of(spec, path, database))
+    if is_json:
+        _print_json([asdict(each) for each in found])
+    else:
+        _print(_forecast_table(spec.name, found))
+
+
+async def show_status(name: str | None, url: str, *, is_json: bool) -> None:
+    """`ttc status`: how far the sweeps are."""
+    async with await Store.open(url, create=False, read_only=True) as store:
+        sweeps = [each for each in await store.sweeps() if name in (None, each.name)]
+        rows = [row for each in sweeps for row in await store.progress(each.id)]
+    if name is not None and not rows:
+        raise unknown_sweep(name)
+    if is_json:
+        _print_json([asdict(row) for row in rows])
+        return
+    table = Table(
+        "sweep", "state", "samples", "tasks done", "running", "pending", "failed", box=None, title="sweeps"
+    )
+    for row in rows:
+        share = row.samples_stored / max(1, row.samples_wanted)
+        table.add_row(
+            Text(row.name),
+            row.state,
+            f"{row.samples_stored:,} of {row.samples_wanted:,} ({share:.0%})",
+            *(
+                f"{count:,}"
+                for count in (row.tasks_done, row.tasks_running, row.tasks_pending, row.tasks_failed)
+            ),
+        )
+    _print(table)
+
+
+async def show_results(name: str, url: str, *, is_json: bool) -> None:
+    """`ttc results`: estimates from what is stored now."""
+    async with await Store.open(url, create=False) as store:
+        _print_conclusions(await _conclude(name, store), is_json=is_json)
+
+
+async def grade_sweep(name: str, url: str, *, is_json: bool) -> None:
+    """`ttc grade`: verdicts that are missing, then the results."""
+    await show_results(name, url, is_json=is_json)
+
+
+async def cancel_sweep(name: str, url: str) -> None:
+    """`ttc cancel`: the running coordinator sees it within seconds."""
+    async with await Store.open(url, create=False) as store:
+        found = await store.find_sweep(name)
+        if found is None:
+            raise unknown_sweep(name)
+        await store.request_cancel(found.id)
+    _print(Text(f"{name}: asked to stop; `ttc resume {name}` goes on with it"))
+
+
+async def run_query(query: str, url: str, output: str, limit: int, timeout_s: float) -> None:
+    """`ttc sql`: a table, CSV or JSON of a read-only query."""
+    if output not in FORMATS:
+        raise UsageError.of(f"--format is one of {', '.join(FORMATS)}", field="--format", value=repr(output))
+    async with await Store.open(url, create=False, read_only=True) as store:
+        found = await store.query(query, limit=limit, timeout_s=timeout_s)
+    if output == "json":
+        _print_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
+    elif output == "csv":
+        buffer = io.StringIO()
+        csv.writer(buffer).writerows([found.columns, *found.rows])
+        sys.stdout.write(buffer.getvalue())
+    else:
+        _print(_query_table(found.columns, found.rows))
+
+
+def serve_model(model: str, host: str, port: int, slots: int, api_key_env: str | None) -> None:
+    """`ttc models serve`: until Ctrl-C."""
+    from workers.embedded.serve import run_server
+
+    key = None
+    if api_key_env is not None:
+        key = os.environ.get(api_key_env)
+        if not key:
+            raise UsageError.of(
+                "the environment variable is not set", field="--api-key-env", value=api_key_env
+            )
+    run_server(model, host, port, slots=slots, api_key=key, announce=_announce)
+
+
+def _announce(announcement: Mapping[str, str]) -> None:
+    _print(Text(f"serving {announcement['model']} at {announcement['url']}; Ctrl-C stops it"))
+
+
+def list_models() -> Sequence[str]:
+    """`ttc models list`."""
+    from workers.embedded.serve import built_in_models
+
+    return built_in_models()
+
+
+def database_of(spec: SweepSpec, path: Path, chosen: str | None) -> str:
+    """The database of a sweep: what the command line or the environment says, else its file, else ./ttc.db."""
+    if chosen is not None:
+        return chosen
+    if spec.store is not None:
+        return store_url(spec.store, path.parent)
+    return store_url(DEFAULT_STORE, Path.cwd())
+
+
+async def _conclude(name: str, store: Store) -> list[Conclusion]:
+    spec, registered = await recall(name, store)
+    async with GraderPool() as graders:
+        grading = GradingService(store, graders, registered.sweep_id, registered.rules.grader_ids)
+        return await conclude(spec, registered, store, grading)
+
+
+def _finish(name: str, report: RunReport, options: RunOptions) -> None:
+    """Print the results, then end with the exit code of how the run ended."""
+    if options.is_json:
+        _print_json({"sweep": name, **_report_json(report)})
+    else:
+        _print_conclusions(report.conclusions, is_json=False)
+        _print(Text(_last_line(name, report)))
+    if report.reason in ("interrupted", "cancelled"):
+        raise Interrupted(
+            f"{report.reason}; everything drawn so far is stored: `ttc resume {name}` goes on from here"
+        )
+    if report.failed_samples:
+        raise SweepFailed(
+            f"{report.failed_samples} samples failed at the endpoint",
+            remedy="see `select error, count(*) from trajectories where outcome = 'error' group by error`; "
+            "running the sweep again draws them again",
+        )
+
+
+def _last_line(name: str, report: RunReport) -> str:
+    if report.reason == "nothing to do":
+        return f"{name}: nothing to do, all {report.samples_wanted:,} samples are stored"
+    rate = report.samples_drawn / report.elapsed_s if report.elapsed_s else 0.0
+    return (
+        f"{name}: {report.reason}; {report.samples_stored:,} of {report.samples_wanted:,} samples stored, "
+        f"{report.samples_drawn:,} by this run in {duration(report.elapsed_s)} ({rate:,.0f}/s)"
+    )
+
+
+def _report_json(report: RunReport) -> dict[str, Any]:
+    plain = {key: value for key, value in asdict(report).items() if key != "conclusions"}
+    return {**plain, "strategies": _conclusions_json(report.conclusions)}
+
+
+def _conclusions_json(conclusions: Sequence[Conclusion]) -> dict[str, Any]:
+    return {each.strategy: results.to_json(each.rows, each.counts) for each in conclusions}
+
+
+def _print_conclusions(conclusions: Sequence[Conclusion], *, is_json: bool) -> None:
+    if is_json:
+        _print_json(_conclusions_json(conclusions))
+        return
+    console = Console()
+    for each in conclusions:
+        for table in results.render(each.rows, each.counts, width=min(console.width, 140)):
+            console.print(table)
+            console.print()
+
+
+def _forecast_table(name: str, found: Sequence[Forecast]) -> Table:
+    table = Table(title=f"plan of {name}", box=None, title_style="bold")
+    for heading in (
+        "policy",
+        "problems",
+        "wanted",
+        "stored",
+        "missing",
+        "requests",
+        "tokens",
+        "at most",
+        "FLOPs",
+    ):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for each in found:
+        table.add_row(
+            Text(each.policy),
+            f"{each.problems:,}",
+            f"{each.samples_wanted:,}",
+            f"{each.samples_stored:,}",
+            f"{each.samples_missing:,}",
+            f"{each.requests:,}",
+            "-" if each.expected_tokens is None else f"{each.expected_tokens:,.0f}",
+            f"{each.max_tokens:,}",
+            "-" if each.flops is None else f"{each.flops:.2e}",
+        )
+    return table
+
+
+def _query_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    table = Table(box=None, header_style="bold")
+    for name in columns:
+        table.add_column(Text(name))
+    for row in rows:
+        table.add_row(*(Text("" if value is None else _cell(value)) for value in row))
+    return table
+
+
+def _cell(value: Any) -> str:
+    """A value for a terminal: model output may hold control sequences, so only printable characters pass."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "".join(
+        each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text
+    )
+
+
+def _print(what: Any) -> None:
+    Console().print(what)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")

@@ -1,0 +1,110 @@
+"""From stored samples to results: grade, group equal answers, estimate, store. Generates nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator import results
+from orchestrator.estimators import ClusterCount, PoolCounts
+from orchestrator.grading_service import GradingService
+from orchestrator.registration import Registered
+from orchestrator.results import CountRow, ResultRow
+from orchestrator.spec import SweepSpec
+from orchestrator.store import AnswerCount, ResultRecord, Store
+from orchestrator.store import PoolCounts as StoredCounts
+from workers.grading import Verdict
+from workers.types import Outcome
+
+CUT = frozenset({Outcome.TRUNCATED, Outcome.OVERFLOW})
+GRADED = {
+    Verdict.CORRECT: True,
+    Verdict.WRONG: False,
+    # An answer that is no mathematics is not the gold: a wrong answer like any other, and it votes for itself.
+    Verdict.UNPARSABLE: False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """Results of one strategy of a sweep."""
+
+    strategy: str
+    rows: Sequence[ResultRow]
+    counts: Sequence[CountRow]
+
+
+async def conclude(
+    spec: SweepSpec, registered: Registered, store: Store, grading: GradingService
+) -> list[Conclusion]:
+    """Grade, cluster, estimate; the estimates are stored in `results` and returned, one conclusion a strategy."""
+    await grading.grade()
+    await grading.cluster()
+    pools = await store.answer_counts(registered.sweep_id, grading.primary_id)
+    conclusions = []
+    for strategy in spec.strategies:
+        counted = [
+            pool_counts(pool) for pool in pools if registered.models[pool.generator_id] == strategy.policy
+        ]
+        rows = results.summarise(counted, spec.budget_grid, spec.seed)
+        records = [_record(strategy.name, row) for row in rows if row.problems]
+        await store.write_results(registered.sweep_id, records)
+        conclusions.append(Conclusion(strategy.name, rows, results.count_outcomes(counted)))
+    return conclusions
+
+
+def pool_counts(pool: StoredCounts) -> PoolCounts:
+    """What the estimators need of a pool, from what the store counted."""
+    kinds: Counter[str] = Counter()
+    votes: Counter[tuple[int, bool]] = Counter()
+    for answer in pool.answers:
+        kinds[_kind(answer)] += answer.samples
+        verdict = _is_correct(answer)
+        if verdict is not None and answer.answer_id is not None:
+            cluster = answer.cluster_id if answer.cluster_id is not None else answer.answer_id
+            votes[cluster, verdict] += answer.samples
+    return PoolCounts(
+        problem_id=pool.problem_id,
+        level=pool.level,
+        samples=pool.samples,
+        correct=kinds["correct"],
+        wrong=kinds["wrong"],
+        no_answer=kinds["no_answer"],
+        truncated=kinds["truncated"],
+        errors=kinds["errors"],
+        other=kinds["other"],
+        ungraded=kinds["ungraded"],
+        clusters=tuple(ClusterCount(cluster, count, correct) for (cluster, correct), count in votes.items()),
+        completion_tokens=sum(each.completion_tokens for each in pool.answers),
+        samples_with_tokens=sum(each.samples for each in pool.answers if each.completion_tokens),
+    )
+
+
+def _is_correct(answer: AnswerCount) -> bool | None:
+    return None if answer.verdict is None else GRADED.get(Verdict(answer.verdict))
+
+
+def _kind(answer: AnswerCount) -> str:
+    """Which of the counts a group of samples belongs to (invariant I7: they never mix)."""
+    if answer.outcome == Outcome.ERROR:
+        return "errors"
+    if answer.answer_id is not None:
+        return {True: "correct", False: "wrong", None: "ungraded"}[_is_correct(answer)]
+    if answer.outcome in CUT:
+        return "truncated"
+    return "no_answer" if answer.outcome == Outcome.COMPLETE else "other"
+
+
+def _record(strategy: str, row: ResultRow) -> ResultRecord:
+    return ResultRecord(
+        strategy=strategy,
+        selector=row.selector,
+        budget=row.budget,
+        level="" if row.level == results.OVERALL else row.level,
+        metric="accuracy",
+        estimator_version=str(results.ESTIMATOR_VERSION),
+        value=row.value,
+        std_error=row.std_error,
+        problems=row.problems,
+    )

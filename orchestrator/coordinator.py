@@ -1,0 +1,319 @@
+"""The async shell round the scheduler: performs its commands against store, writer and pool, and reports back.
+
+One run is one life of a coordinator. It holds nothing that matters: killed at any point, the tasks it had leased are
+claimed again by the next run, minus the samples that were already durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.errors import SweepFailed, TtcError
+from orchestrator.grading_service import GradingService
+from orchestrator.pool import WorkerGone, WorkerPool
+from orchestrator.progress import Reporter, Tally
+from orchestrator.scheduler import (
+    Claim,
+    Claimed,
+    Command,
+    Dispatch,
+    Drain,
+    Event,
+    Finish,
+    GiveUp,
+    LookAgain,
+    Requeue,
+    Requeued,
+    Scheduler,
+    SchedulerSettings,
+    Stored,
+    WorkerLost,
+    WorkerUp,
+)
+from orchestrator.store import Store, Writer
+from workers.types import FactBatch, GeneratorSettings, SampleTask
+
+HEARTBEAT_S = 5.0
+WATCHDOG_S = 5.0
+HEALTH_TIMEOUT_S = 10.0
+SILENCES_BEFORE_RESTART = 3
+REPORT_S = 0.5
+FOREIGN_LEASE_POLL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What a coordinator works on."""
+
+    sweep_id: int
+    run_id: int
+    generators: Mapping[int, GeneratorSettings]
+    token_cap: int | None = None
+    """Stop when this run and the earlier ones have generated this many tokens."""
+    tokens_before: int = 0
+    is_previewed: bool = True
+    """Wait for the first completion, and show it, before anything else is drawn."""
+    grace_s: float = 10.0
+    """How long requests in flight may finish after an interruption."""
+
+
+@dataclass(slots=True)
+class _Life:
+    """One life of a worker: the scheduler knows lives, so late news of a dead one cannot be mistaken for its heir's."""
+
+    life_id: int
+    number: int
+    is_lost: bool = False
+    silences: int = 0
+    streams: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class Coordinator:
+    """Runs a sweep until nothing is missing, or until it is told to stop."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        store: Store,
+        writer: Writer,
+        pool: WorkerPool,
+        grading: GradingService,
+        settings: SchedulerSettings,
+        tally: Tally,
+        reporter: Reporter,
+    ) -> None:
+        self._context = context
+        self._store = store
+        self._writer = writer
+        self._pool = pool
+        self._grading = grading
+        self._scheduler = Scheduler(settings)
+        self._tally = tally
+        self._reporter = reporter
+        self._lives: dict[int, _Life] = {}
+        self._next_life = 0
+        self._finished: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._first_batch = asyncio.Event()
+        self._preview: SampleTask | None = None
+        self._group = asyncio.TaskGroup()
+
+    async def run(self) -> str:
+        """Drive the sweep; return why it ended ("complete", "cancelled", "interrupted", "token cap reached").
+
+        Raises SweepFailed when the endpoints will never serve this sweep (key, model, parameters).
+        """
+        try:
+            async with self._group:
+                side_tasks = [
+                    self._spawn(self._heartbeat()),
+                    self._spawn(self._watch()),
+                    self._spawn(self._report()),
+                    self._spawn(self._grading.run()),
+                ]
+                for number in self._pool.workers:
+                    self._spawn(self._revive(number))
+                self._post(LookAgain())
+                reason = await self._finished
+                for task in side_tasks:
+                    task.cancel()
+                for life in self._lives.values():
+                    for stream in life.streams:
+                        stream.cancel()
+        except BaseExceptionGroup as group:
+            raise root_cause(group) from None
+        return reason
+
+    def interrupt(self, reason: str = "interrupted") -> None:
+        """Stop in order: nothing new is sent, requests in flight may finish within the grace period."""
+        self._post(Drain(reason))
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._context.grace_s, self._end, reason)
+
+    def _end(self, reason: str) -> None:
+        if not self._finished.done():
+            self._finished.set_result(reason)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._group.create_task(work)
+
+    # --- scheduler: events in, commands out ---------------------------------------------------------------------------
+
+    def _post(self, event: Event) -> None:
+        for command in self._scheduler.handle(event):
+            self._perform(command)
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case Claim(limit):
+                self._spawn(self._claim(limit))
+            case Dispatch(worker, tasks):
+                life = self._lives[worker]
+                stream = self._spawn(self._stream(life, tasks))
+                life.streams.add(stream)
+                stream.add_done_callback(life.streams.discard)
+            case Requeue(task):
+                self._spawn(self._requeue(task))
+            case GiveUp(task, attempts):
+                self._spawn(self._give_up(task, attempts))
+            case Finish(reason):
+                self._spawn(self._finish(reason))
+
+    async def _claim(self, limit: int) -> None:
+        """Lease tasks. The first claim takes one task, and the second waits until its first completion was shown."""
+        if self._context.is_previewed:
+            if self._preview is not None:
+                await self._first_batch.wait()
+            else:
+                limit = 1
+        claimed = await self._store.claim(self._context.sweep_id, self._context.run_id, limit)
+        tasks = tuple(each.sample_task() for each in claimed)
+        if self._preview is None and tasks:
+            self._preview = tasks[0]
+        self._post(Claimed(tasks, asked=limit))
+
+    async def _requeue(self, task: SampleTask) -> None:
+        claimed = await self._store.requeue(task.task_id, task.attempt, self._context.run_id)
+        self._post(Requeued(task.task_id, claimed.sample_task() if claimed else None))
+
+    async def _give_up(self, task: SampleTask, attempts: int) -> None:
+        text = f"{attempts} workers died while they ran this task"
+        await self._store.fail_task(task.task_id, task.attempt, "worker_lost", text)
+        self._reporter.note(f"task {task.task_id} failed: {text}")
+
+    async def _finish(self, reason: str) -> None:
+        """Really finished, unless another run still holds tasks of this sweep: then wait for it or for its lease."""
+        runs = await self._store.open_runs(self._context.sweep_id)
+        holders = [run for run in runs if run.tasks and run.run_id != self._context.run_id]
+        if reason == "complete" and holders:
+            for run in holders:
+                self._reporter.note(
+                    f"waiting for {run.tasks} tasks held by run {run.run_id} on {run.host}, "
+                    f"last heard of {run.silent_s:.0f} s ago"
+                )
+            await asyncio.sleep(FOREIGN_LEASE_POLL_S)
+            self._post(LookAgain())
+            return
+        self._end(reason)
+
+    # --- facts --------------------------------------------------------------------------------------------------------
+
+    async def _stream(self, life: _Life, lot: Sequence[SampleTask]) -> None:
+        """Pass the facts of a lot to the writer; awaiting its acknowledgement is the backpressure on the worker."""
+        try:
+            async for batch in self._pool.run(life.number, lot):
+                await self._writer.put(batch)
+                self._stored(life, batch)
+        except WorkerGone as error:
+            await self._lose(life, str(error))
+
+    def _stored(self, life: _Life, batch: FactBatch) -> None:
+        self._tally.add(batch)
+        if batch.trajectories:
+            self._grading.wake()
+            if not self._first_batch.is_set():
+                self._show_first(batch)
+        for end in batch.ends:
+            if end.error_kind is not None:
+                raise SweepFailed(f"{end.error_kind}: {end.error_text}")
+        samples = Counter(trajectory.task_id for trajectory in batch.trajectories)
+        self._post(Stored(life.life_id, tuple(samples.items()), tuple(end.task_id for end in batch.ends)))
+        cap = self._context.token_cap
+        if cap is not None and self._context.tokens_before + self._tally.completion_tokens >= cap:
+            self._post(Drain("token cap reached"))
+
+    def _show_first(self, batch: FactBatch) -> None:
+        first = min(batch.trajectories, key=lambda each: each.sample_index)
+        self._first_batch.set()
+        if self._preview is not None:
+            template = self._context.generators[self._preview.generator_id].template
+            self._reporter.first_sample(template.replace("{problem}", self._preview.statement), first)
+
+    # --- workers' lives -----------------------------------------------------------------------------------------------
+
+    async def _revive(self, number: int) -> None:
+        """Wait until a worker is ready, then let the scheduler know it as a new life."""
+        while True:
+            try:
+                await self._pool.wait_ready(number)
+            except WorkerGone as error:
+                self._reporter.note(f"{error}; waiting for it to restart")
+                await asyncio.sleep(1.0)
+            else:
+                break
+        life = _Life(self._next_life, number)
+        self._next_life += 1
+        self._lives[life.life_id] = life
+        self._post(WorkerUp(life.life_id))
+
+    async def _lose(self, life: _Life, why: str) -> None:
+        """A worker is gone. Its tasks are requeued only after what it had delivered is durable."""
+        if life.is_lost:
+            return
+        life.is_lost = True
+        self._reporter.note(f"{why}; its tasks go to other workers")
+        others = life.streams - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=HEALTH_TIMEOUT_S)
+        self._lives.pop(life.life_id, None)
+        self._tally.health.pop(life.number, None)
+        self._post(WorkerLost(life.life_id))
+        self._spawn(self._revive(life.number))
+
+    async def _watch(self) -> None:
+        """Ask every worker how it is; restart one that stays silent."""
+        while True:
+            await asyncio.sleep(WATCHDOG_S)
+            async with asyncio.TaskGroup() as group:
+                for life in list(self._lives.values()):
+                    group.create_task(self._check(life))
+
+    async def _check(self, life: _Life) -> None:
+        try:
+            health = await self._pool.health(life.number, HEALTH_TIMEOUT_S)
+        except WorkerGone as error:
+            life.silences += 1
+            if life.silences >= SILENCES_BEFORE_RESTART and not life.is_lost:
+                await self._pool.restart(life.number)
+                await self._lose(life, str(error))
+            return
+        life.silences = 0
+        self._tally.health[life.number] = health
+        if health.events:
+            await self._store.add_events(self._context.sweep_id, self._context.run_id, health.events)
+
+    # --- clocks -------------------------------------------------------------------------------------------------------
+
+    async def _heartbeat(self) -> None:
+        """Keep the lease, and learn of a cancellation."""
+        while True:
+            if await self._store.heartbeat(self._context.run_id):
+                self.interrupt("cancelled")
+                return
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _report(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            while True:
+                self._reporter.update(self._tally.snapshot(self._scheduler.in_flight_samples))
+                await asyncio.sleep(REPORT_S)
+        self._reporter.update(self._tally.snapshot(self._scheduler.in_flight_samples))
+        self._reporter.close()
+
+
+def root_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error to tell the user: the first of ours in the group, else simply the first."""
+    leaves = list(_leaves(group))
+    return next((each for each in leaves if isinstance(each, TtcError)), leaves[0])
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

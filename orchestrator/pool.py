@@ -1,0 +1,94 @@
+"""Where workers live. `WorkerPool` is the port the coordinator drives; `LocalPool` runs workers in this process.
+
+A pool only carries: it starts and restarts workers, hands them lots and passes their batches up. It neither retries
+nor decides; a worker that is gone is an exception to the coordinator and an event to the scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Protocol, Self
+
+from orchestrator.errors import TtcError
+from workers.types import FactBatch, SampleTask, WorkerHealth
+from workers.worker import Worker, WorkerSettings
+
+
+class WorkerGone(TtcError):
+    """A worker died, or does not answer."""
+
+
+class WorkerPool(Protocol):
+    """Workers that can be given lots. `async with` starts and stops all of them."""
+
+    @property
+    def workers(self) -> Sequence[int]:
+        """Numbers of all workers, alive or not."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def wait_ready(self, worker: int) -> None:
+        """Return when the worker can take lots; raises WorkerGone when it died again meanwhile."""
+
+    def run(self, worker: int, lot: Sequence[SampleTask]) -> AsyncIterator[FactBatch]:
+        """Stream the facts of a lot; raises WorkerGone when the worker is lost on the way."""
+
+    async def health(self, worker: int, timeout_s: float) -> WorkerHealth:
+        """State of a worker; raises WorkerGone when it does not answer in time."""
+
+    async def restart(self, worker: int) -> None:
+        """Kill a worker that does not answer, and start another in its place."""
+
+
+class LocalPool:
+    """Workers as objects of this process and its event loop: no Ray, the same code."""
+
+    def __init__(self, settings: WorkerSettings, count: int) -> None:
+        self._settings = settings
+        self._workers: dict[int, Worker] = {}
+        self._count = count
+        self._stack = AsyncExitStack()
+
+    @property
+    def workers(self) -> Sequence[int]:
+        """Numbers of all workers."""
+        return range(self._count)
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        for number in self.workers:
+            self._workers[number] = await self._stack.enter_async_context(Worker(self._settings))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def wait_ready(self, worker: int) -> None:
+        """Ready as soon as the pool is entered."""
+        if worker not in self._workers:
+            raise WorkerGone
+
+    async def run(self, worker: int, lot: Sequence[SampleTask]) -> AsyncIterator[FactBatch]:
+        """Stream the facts of a lot."""
+        async for batch in self._workers[worker].run(lot):
+            yield batch
+
+    async def health(self, worker: int, timeout_s: float) -> WorkerHealth:
+        """State of a worker of this process: always answers."""
+        return self._workers[worker].health()
+
+    async def restart(self, worker: int) -> None:
+        """Replace a worker; the streams of the old one end with its connections."""
+        old = self._workers[worker]
+        self._workers[worker] = await self._stack.enter_async_context(Worker(self._settings))
+        await old.__aexit__(None, None, None)
+        await asyncio.sleep(0)
