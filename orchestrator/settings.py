@@ -114,7 +114,9 @@ def config_json(sweep: SweepSpec) -> str:
 
 
 def store_url(url: str, base_dir: Path) -> str:
-    """`url` with the path of a SQLite file made absolute, relative to `base_dir`; other URLs unchanged."""
+    """`url`, or the path of a SQLite file, made absolute below `base_dir`; PostgreSQL URLs stay as they are."""
+    if "://" not in url:
+        return str((base_dir / url).resolve())
     scheme, separator, rest = url.partition(":///")
     if not scheme.startswith("sqlite") or not separator or rest.startswith((":memory:", "file:")) or not rest:
         return url

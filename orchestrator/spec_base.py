@@ -51,7 +51,7 @@ def _check_variable(name: str) -> str:
 
 def check_store(url: str) -> str:
     """The URL, if it names a kind of database that there is a store for."""
-    if not re.match(r"(sqlite|postgresql)(\+[a-z0-9]+)?://", url):
+    if "://" in url and not re.match(r"(sqlite|postgres|postgresql)(\+[a-z0-9]+)?://", url):
         remedy = "write sqlite:///FILE.db, or postgresql://USER@HOST/DATABASE"
         raise refusal("is not the URL of a SQLite or PostgreSQL database", remedy)
     return url

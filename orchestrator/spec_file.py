@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -195,11 +196,16 @@ def _listed(expected: str) -> list[str]:
 
 def _siblings(path: Path, data: Any) -> list[str]:
     """Names that are valid where the unknown name `path` stands, by asking the schema."""
-    node: Any = SweepSpec.model_json_schema()
+    node: Any = _schema()
     definitions = node.get("$defs", {})
     for index, part in enumerate(path[:-1]):
         node = _descend(node, part, definitions, _lookup(path[: index + 1], data))
     return list(_branch(node, definitions, _lookup(path[:-1], data)).get("properties", {}))
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return SweepSpec.model_json_schema()
 
 
 def _descend(node: Any, part: str | int, definitions: Mapping[str, Any], value: Any) -> Any:

@@ -241,6 +241,7 @@ def test_store_is_relative_to_the_sweep_file() -> None:
     assert store_url("sqlite:///runs/a.db", base) == "sqlite:////home/me/sweeps/runs/a.db"
     assert store_url("sqlite:////abs/a.db?x=1", base) == "sqlite:////abs/a.db?x=1"
     assert store_url("sqlite:///:memory:", base) == "sqlite:///:memory:"
+    assert store_url("runs/a.db", base) == "/home/me/sweeps/runs/a.db"
     assert store_url("postgresql://h/d", base) == "postgresql://h/d"
 
 
