@@ -1,8 +1,9 @@
 r"""Find the final answer in a solution. It knows text only: no gold, no grader, no problem.
 
-Extraction and grading are stored apart, each with its version, so that a better grader never touches a trajectory.
-An answer is what the model marked as one: the last `\boxed{...}`, or one of the named phrases below. The last number of
-a text is never taken, and neither is anything from a text that the model did not end by itself: both add junk votes.
+Extraction and grading are stored apart, each with its version, so that a better grader never touches a
+trajectory. An answer is what the model marked as one: the last `\boxed{...}`, or one of the named phrases
+below. The last number of a text is never taken, and neither is anything from a text that the model did not
+end by itself: both add junk votes.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ class Extraction:
 def extract(text: str, outcome: Outcome) -> Extraction | None:
     """The final answer of a solution, or None; linear in `len(text)`.
 
-    Only a COMPLETE text has an answer: what a truncated text has boxed so far may be an intermediate result, and
-    counting it makes a longer token limit look like a change of opinion. A last box that is not closed gives no answer,
-    rather than an earlier box.
+    Only a COMPLETE text has an answer: what a truncated text has boxed so far may be an intermediate result,
+    and counting it makes a longer token limit look like a change of opinion. A last box that is not closed
+    gives no answer, rather than an earlier box.
     """
     if outcome is not Outcome.COMPLETE:
         return None
@@ -83,16 +84,12 @@ def _skip_spaces(text: str, at: int) -> int:
 
 
 def _closing_brace(text: str, opening: int) -> int | None:
-    """Offset of the brace that closes the one at `opening`; None where there is none within the longest answer."""
+    """Offset of the brace that closes the one at `opening`, if it stands within the longest answer."""
     depth = 0
     for match in _BRACE.finditer(text, opening, opening + MAX_ANSWER_CHARS + 2):
-        token = match[0]
-        if token == "{":
-            depth += 1
-        elif token == "}":
-            depth -= 1
-            if depth == 0:
-                return match.start()
+        depth += _DEPTH.get(match[0], 0)
+        if depth == 0:
+            return match.start()
     return None
 
 
@@ -103,6 +100,8 @@ def _announced(text: str) -> Extraction | None:
     found = _HASHES.search(tail)
     if found:
         return _extraction(text, offset + found.start(1), offset + found.end(1), Method.HASHES)
+    if "answer" not in tail.lower():
+        return None
     for method, phrase in _PHRASES:
         match = None
         for match in phrase.finditer(tail):  # noqa: B007 - the last one is wanted
@@ -113,7 +112,7 @@ def _announced(text: str) -> Extraction | None:
 
 
 def _after(text: str, at: int, method: Method) -> Extraction | None:
-    """The answer that stands directly after a phrase: one piece of mathematics, or a few words up to a full stop."""
+    """The answer directly after a phrase: one piece of mathematics, or a few words up to a full stop."""
     math = _MATH.match(text, at, at + MAX_ANSWER_CHARS)
     if math:
         group = math.lastindex or 0
@@ -133,6 +132,7 @@ def _extraction(text: str, begin: int, end: int, method: Method) -> Extraction |
 
 
 # Every pattern is linear: no nested repeats, bounded windows.
+_DEPTH = {"{": 1, "}": -1}
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TOKEN = re.compile(r"(?:\s+|(?![A-Za-z]))([^\s$]{1,1000}?)[.,;]?(?=[\s$]|\Z)")
 _HASHES = re.compile(r"^####[ \t]*([-+]?\$?[-+]?[\d.,/]*\d%?)[ \t]*\.?\s*\Z", re.MULTILINE)

@@ -1,4 +1,6 @@
-"""Where the steps of a solution end, and how their scores become one: pure text and arithmetic, it knows no scorer."""
+"""Where the steps of a solution end, and how their scores become one: pure text and arithmetic, it knows no
+scorer.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,10 @@ class Aggregation(StrEnum):
 def step_ends(text: str, separator: str = DEFAULT_SEPARATOR) -> tuple[int, ...]:
     r"""Character offset (code points) of the end of each step of `text`, its separator included.
 
-    No step is blank: runs of separators and whitespace belong to the step before (at the start of the text: to the
-    first one), so a PRM never sees the empty step that `"a\n\nb\n\n".split("\n\n")` makes. The spans concatenate to
-    the text and the last end is `len(text)`; empty text has no steps, blank text has one. Linear in `len(text)`.
+    No step is blank: runs of separators and whitespace belong to the step before (at the start of the text:
+    to the first one), so a PRM never sees the empty step that `"a\n\nb\n\n".split("\n\n")` makes. The spans
+    concatenate to the text and the last end is `len(text)`; empty text has no steps, blank text has one.
+    Linear in `len(text)`.
     """
     if not separator:
         raise ValueError("a step separator may not be empty")

@@ -1,7 +1,8 @@
-"""Is an answer equal to the gold, and which answers are equal to each other? It knows no problem, model or database.
+"""Is an answer equal to the gold, and which answers are equal? It knows no problem, no model, no database.
 
-Stages, cheapest first: equal strings after normalisation, exact rationals and lists of them (`fast`, in-process), then
-math-verify in processes that are killed when they take too long (`pool`). Nothing evaluates text of a model.
+Stages, cheapest first: equal strings after normalisation, exact rationals and lists of them (`fast`,
+in-process), then math-verify in processes that are killed when they take too long (`pool`). Nothing evaluates
+text of a model.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Group the distinct answers of a problem, the same way in whatever order they arrived.
 
-Equality as graders decide it is no equivalence relation, so "the group of an answer" must be defined by a procedure:
-answers are taken in a fixed order (those that need no algebra first, then short ones first), and each joins the first
-representative that it equals in both directions, or else represents a new cluster. It knows no process: `are_equal` is
-given.
+Equality as graders decide it is no equivalence relation, so "the group of an answer" must be defined by a
+procedure: answers are taken in a fixed order (those that need no algebra first, then short ones first), and
+each joins the first representative that it equals in both directions, or else represents a new cluster. It
+knows no process: how to compare is given.
 """
 
 from __future__ import annotations
@@ -13,42 +13,46 @@ from typing import TypeAlias
 
 from workers.grading.fast import cluster_key
 from workers.grading.normalise import canonical
-from workers.grading.verdict import MAX_ANSWER_CHARS
 
 Equality: TypeAlias = Callable[[str, str], Awaitable[bool | None]]
+"""Whether two answers are equal in both directions; None if there is no verdict."""
+Sanity: TypeAlias = Callable[[str], Awaitable[bool]]
+"""Whether an answer can be compared at all, in bounded time: one that hangs must not slow its neighbours."""
 MAX_SILENT_COMPARISONS = 2
-"""An answer that gave no verdict (timeout, crash, unreadable) as often is compared no further: it is its own cluster."""
+"""An answer that gave no verdict (timeout, crash, unreadable) as often becomes a cluster of its own."""
 
 
-async def cluster(answers: Sequence[str], are_equal: Equality) -> list[int]:
+async def cluster(answers: Sequence[str], are_equal: Equality, is_sane: Sanity) -> list[int]:
     """For each answer, the index of its cluster's representative; a representative has its own index.
 
     Answers with the same key or canonical string are one cluster; two with different keys are never compared.
     """
-    order = sorted(range(len(answers)), key=lambda index: _rank(answers[index]))
     representative = list(range(len(answers)))
-    by_key: dict[Hashable, int] = {}
+    known: dict[Hashable, int] = {}
     heads: list[int] = []
-    for index in order:
+    for index in sorted(range(len(answers)), key=lambda index: _rank(answers[index])):
         answer = answers[index]
-        head = by_key.get(_identity(answer))
-        if head is None:
-            head = await _find_head(answers, index, heads, are_equal)
-            by_key[_identity(answer)] = head
-            if head == index:
+        identity = _identity(answer)
+        if identity not in known:
+            known[identity] = index
+            if not takes_algebra(answer):
                 heads.append(index)
-        representative[index] = head
+            elif await is_sane(answer):
+                known[identity] = await _find_head(answers, index, heads, are_equal)
+                heads += [index] if known[identity] == index else []
+        representative[index] = known[identity]
     return representative
+
+
+def takes_algebra(answer: str) -> bool:
+    """Whether an answer has no key that tells by itself what it equals."""
+    return cluster_key(answer) is None
 
 
 async def _find_head(answers: Sequence[str], index: int, heads: Sequence[int], are_equal: Equality) -> int:
     """The first representative that equals the answer, or the answer itself."""
-    if cluster_key(answers[index]) is not None:
-        return index  # all representatives so far have keys as well, and different ones
     silent = 0
     for head in heads:
-        if not is_comparable(answers[head]):
-            continue
         verdict = await are_equal(answers[head], answers[index])
         if verdict:
             return head
@@ -58,15 +62,10 @@ async def _find_head(answers: Sequence[str], index: int, heads: Sequence[int], a
     return index
 
 
-def is_comparable(answer: str) -> bool:
-    """Whether a representative is worth comparing with at all."""
-    return len(answer) <= MAX_ANSWER_CHARS
-
-
 def _identity(answer: str) -> Hashable:
     key = cluster_key(answer)
     return ("string", canonical(answer)) if key is None else key
 
 
 def _rank(answer: str) -> tuple[bool, int, str]:
-    return (cluster_key(answer) is None, len(answer), answer)
+    return (takes_algebra(answer), len(answer), answer)

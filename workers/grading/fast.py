@@ -1,7 +1,8 @@
-r"""Decide what takes no algebra: equal strings, rationals, words, and lists and tuples of these. Pure and in-process.
+r"""Decide what takes no algebra: equal strings, rationals, words, lists and tuples of them. Pure.
 
-Most answers of a sweep are integers and fractions, so most verdicts come from here, in microseconds, and no grader
-process is ever started. It says None where it cannot tell; it never says CORRECT of two things that may differ.
+Most answers of a sweep are integers and fractions, so most verdicts come from here, in microseconds, and no
+grader process is ever started. It says None where it cannot tell; it never says CORRECT of two things that
+may differ.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from workers.grading.values import Items, Number, Opaque, Reading, Value, Word, 
 from workers.grading.verdict import MAX_ANSWER_CHARS, Grade, Verdict
 
 MIN_ROUNDED_DECIMALS = 6
-"""A decimal with as many digits may stand for the fraction it rounds, as in 0.333333; math-verify's own limit."""
+"""A decimal with as many digits may stand for the fraction it rounds (0.333333), as for math-verify."""
 
 
 def grade_fast(gold: str, answer: str) -> Grade | None:
@@ -30,7 +31,7 @@ def grade_fast(gold: str, answer: str) -> Grade | None:
 
 
 def cluster_key(answer: str) -> Hashable | None:
-    """Equal for answers that are surely equal, different for answers that surely differ; None if it takes algebra."""
+    """Equal for surely equal answers, different for surely different ones; None if it takes algebra."""
     if not is_readable(answer):
         return ("unreadable", answer)
     return _key(read(answer).value)
@@ -42,7 +43,7 @@ def is_readable(answer: str) -> bool:
 
 
 def brackets_differ(gold: str, answer: str) -> bool:
-    """Whether one is a tuple or interval, the other a list or set: equality must then hold in both directions."""
+    """Whether one is a tuple or interval, the other a list or set: equality must then hold both ways."""
     g, a = read(gold).value, read(answer).value
     return isinstance(g, Items) and isinstance(a, Items) and g.has_order != a.has_order
 
@@ -91,7 +92,7 @@ def _rounds(exact: Fraction, decimal: Number) -> bool:
     digits = decimal.decimals
     if digits is None or digits < MIN_ROUNDED_DECIMALS or not decimal.value:
         return False
-    return abs(exact - decimal.value) * 2 * 10**digits <= 1
+    return bool(abs(exact - decimal.value) * 2 * 10**digits <= 1)
 
 
 def _compare_words(gold: Word, answer: Word) -> Grade | None:

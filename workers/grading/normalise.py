@@ -1,8 +1,8 @@
 r"""Write a LaTeX answer in one conservative form, so that most equal answers become equal strings.
 
-It evaluates nothing and knows no gold. Two forms: `clean` is still LaTeX that a parser can read (outer `$`, `\boxed`,
-`\left`, spacing commands and the like are gone); `canonical` is for comparison only (spaces gone as well, except where
-taking them out would join two words or two numbers: `3 1/2` is not `31/2`).
+It evaluates nothing and knows no gold. Two forms: `clean` is still LaTeX that a parser can read (outer `$`,
+`\boxed`, `\left`, spacing commands and the like are gone); `canonical` is for comparison only (spaces gone as
+well, except where taking them out would join two words or two numbers: `3 1/2` is not `31/2`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from functools import lru_cache
 _INVISIBLE = dict.fromkeys([0x00AD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])
 _SYMBOLS = {
     0x2212: "-", 0xFF0D: "-", 0x00D7: "\\times ", 0x00B7: "\\cdot ", 0x22C5: "\\cdot ", 0x00F7: "/",
-    0x03C0: "\\pi ", 0x00B0: "^\\circ ", 0x2264: "\\le ", 0x2265: "\\ge ", 0x2260: "\\ne ", 0x221E: "\\infty ",
-    0x222A: "\\cup ", 0x2208: "\\in ", 0x00B1: "\\pm ", 0x00B2: "^2", 0x00B3: "^3", 0x20AC: "", 0x00A3: "",
+    0x03C0: "\\pi ", 0x00B0: "^\\circ ", 0x2264: "\\le ", 0x2265: "\\ge ", 0x2260: "\\ne ",
+    0x221E: "\\infty ", 0x222A: "\\cup ", 0x2208: "\\in ", 0x00B1: "\\pm ",
+    0x00B2: "^2", 0x00B3: "^3", 0x20AC: "", 0x00A3: "",
 }  # fmt: skip
 _TRANSLATION = {**_INVISIBLE, **_SYMBOLS}
 
@@ -31,14 +32,15 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<!\\)\\(?:left|right)\s*\.", ""),
         (r"(?<!\\)\\(?:left|right|[bB]igg?[lrm]?|displaystyle|limits)(?![a-zA-Z])\s*", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-        (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
+        (r"\\frac\s*(\d)\s*([\da-zA-Z])", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
-        (r"(\\frac\s*\{[^{}]*\})\s*(\d)", r"\1{\2}"),
+        (r"(\\frac\s*\{[^{}]*\})\s*([\da-zA-Z])", r"\1{\2}"),
         (r"\\frac\s+\{", r"\\frac{"),
         (r"(?<![\\A-Za-z])sqrt(?![A-Za-z])", r"\\sqrt"),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\\sqrt\s*(\d)", r"\\sqrt{\1}"),
-        (r"\\(?:mathrm|mathit|rm|text|textbf|mathbf)\s*\{\s*([a-zA-Z])\s*\}", r"\1"),
+        (r"\\mathrm\s*\{\s*([ei])\s*\}", r"\1"),
+        (r"(^|[^\d}\s])(\s*)\\(?:mathrm|mathit|rm|text|textbf|mathbf)\s*\{\s*([a-zA-Z])\s*\}", r"\1\2\3"),
         (r"\\(?:textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|operatorname)(?=\s*\{)", r"\\text"),
         (r"\\leq?(?![a-zA-Z])|<=", r"\\le "),
         (r"\\geq?(?![a-zA-Z])|>=", r"\\ge "),
@@ -65,7 +67,7 @@ def has_control_characters(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def clean(text: str) -> str:
-    """`text` without wrappers and typography; still LaTeX. For texts of bounded length (some patterns rescan)."""
+    """`text` without wrappers and typography, still LaTeX; for bounded texts, since patterns rescan."""
     text = _unwrap(text.translate(_TRANSLATION))
     if "\\begin" not in text:
         text = _ESCAPED_TWICE.sub(r"\\", text)

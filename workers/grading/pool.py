@@ -1,7 +1,7 @@
-"""Grade with killable processes: whatever an answer does to the algebra, the caller gets a verdict in bounded time.
+"""Grade with killable processes: whatever an answer does to the algebra, a verdict comes in bounded time.
 
-It knows how to keep grader processes and how to ask them; the rules are in `fast` and in the process. A process is
-started when it is first needed, so a set of integers starts none.
+It knows how to keep grader processes and how to ask them; the rules are in `fast` and in the process. A
+process is started when it is first needed, so a set of integers starts none.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class GraderSettings:
 
 
 class GraderPool:
-    """Grader processes, owned by an `async with` block: none outlives it, and each ends when this process does."""
+    """Grader processes, owned by an `async with` block: none outlives it, nor outlives this process."""
 
     def __init__(self, settings: GraderSettings | None = None) -> None:
         self._settings = settings or GraderSettings()
@@ -71,13 +71,13 @@ class GraderPool:
         await self._stack.aclose()
 
     async def grade(self, gold: str, answer: str) -> Grade:
-        """The grade of an answer (the content of its box), however hostile. GradingError: no process can be started."""
+        """The grade of an answer (what its box holds), however hostile. GradingError: no process starts."""
         fast = grade_fast(gold, answer)
         return fast or await self._compare(gold, answer, both=brackets_differ(gold, answer))
 
     async def cluster(self, answers: Sequence[str]) -> list[int]:
         """For each answer the index of the one that stands for its cluster; see `workers.grading.clusters`."""
-        return await cluster(answers, self._are_equal)
+        return await cluster(answers, self._are_equal, self._equals_itself)
 
     async def verify_gold(self, gold: str) -> bool:
         """Whether a gold can be read and equals itself, without the help of string equality."""
@@ -85,10 +85,13 @@ class GraderPool:
             return False
         if not _takes_algebra(read(gold).value):
             return True
-        return (await self._compare(gold, gold, both=False)).verdict is Verdict.CORRECT
+        return await self._equals_itself(gold)
+
+    async def _equals_itself(self, text: str) -> bool:
+        return (await self._compare(text, text, both=False)).verdict is Verdict.CORRECT
 
     async def _are_equal(self, one: str, other: str) -> bool | None:
-        """Equality in both directions; None if `other` or the pair gives no verdict."""
+        """Equality in both directions; None if there is no verdict."""
         fast = grade_fast(one, other)
         grade = fast or await self._compare(one, other, both=True)
         return {Verdict.CORRECT: True, Verdict.WRONG: False}.get(grade.verdict)
@@ -101,7 +104,7 @@ class GraderPool:
                 result = await process.ask(request)
             except TimeoutError:
                 return Grade(Verdict.TIMEOUT, METHOD, f"more than {self._settings.timeout_s:g} s")
-            except _Ended:
+            except _EndedError:
                 continue  # perhaps it was killed for what it did before
             finally:
                 self._slots.put_nowait(process)
@@ -109,11 +112,11 @@ class GraderPool:
         return Grade(Verdict.CRASHED, METHOD, "two processes ended on it")
 
 
-def _takes_algebra(value: Any) -> bool:  # noqa: ANN401 - a value of any kind
+def _takes_algebra(value: Any) -> bool:
     return isinstance(value, Opaque) or any(map(_takes_algebra, getattr(value, "items", ())))
 
 
-class _Ended(Exception):
+class _EndedError(Exception):
     """The process ended before it replied."""
 
 
@@ -126,7 +129,7 @@ class _Process:
         self._comparisons = 0
 
     async def ask(self, request: dict[str, Any]) -> str:
-        """The result of one comparison. TimeoutError and `_Ended` leave a process that starts anew."""
+        """The result of one comparison. TimeoutError and `_EndedError` leave a process that starts anew."""
         try:
             child = self._child or await self._start()
             async with asyncio.timeout(self._settings.timeout_s):
@@ -159,7 +162,7 @@ class _Process:
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
                 await _read(child)
-        except (TimeoutError, _Ended) as error:
+        except (TimeoutError, _EndedError) as error:
             raise GradingError(
                 f"a grader process did not start within {self._settings.start_timeout_s:g} s, "
                 f"or ended at once (exit status {child.returncode}); is math-verify installed?"
@@ -180,7 +183,7 @@ async def _exchange(child: asyncio.subprocess.Process, request: dict[str, Any]) 
         child.stdin.write(json.dumps(request).encode() + b"\n")
         await child.stdin.drain()
     except ConnectionError as error:
-        raise _Ended from error
+        raise _EndedError from error
     return await _read(child)
 
 
@@ -188,6 +191,6 @@ async def _read(child: asyncio.subprocess.Process) -> dict[str, Any]:
     assert child.stdout is not None
     line = await child.stdout.readline()
     if not line.endswith(b"\n"):
-        raise _Ended
+        raise _EndedError
     reply: dict[str, Any] = json.loads(line)
     return reply

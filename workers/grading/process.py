@@ -1,20 +1,24 @@
 r"""A grader process: compare LaTeX answers with math-verify, one request a line, until standard input ends.
 
-Run as `python -P -m workers.grading.process TIMEOUT_S MEMORY_BYTES`. math-verify has no hard timeout of its own and
-wants the main thread, so it lives in a process that its parent may kill at any moment; nothing here is worth saving.
-Should the parent die in the middle of a comparison, an alarm that no handler catches ends this process too. Only the
-LaTeX grammar of math-verify reads answers (never its expression mode, which is `eval` underneath).
+Run as `python -P -m workers.grading.process TIMEOUT_S MEMORY_BYTES`. math-verify has no hard timeout of its
+own and wants the main thread, so it lives in a process that its parent may kill at any moment; nothing here
+is worth saving. Should the parent die in the middle of a comparison, an alarm that no handler catches ends
+this process too. Only the LaTeX grammar of math-verify reads answers (never its expression mode, which is
+`eval` underneath).
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import resource
 import signal
 import sys
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TextIO
 
@@ -22,14 +26,16 @@ ORPHAN_GRACE_S = 10.0
 """On top of the timeout that the parent enforces: what a comparison may last once there is no parent."""
 CLEARLY_DIFFERENT = 1e-5
 """Relative difference of two values above which no rounding makes them equal."""
+NOISE = 1e-10
+"""Values below may be zeros that arithmetic has not cancelled exactly."""
 
 
 def main(arguments: list[str]) -> int:
     """Serve standard input; the exit status is 0 at its end."""
     timeout_s, memory_bytes = float(arguments[0]), int(arguments[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_AS, memory_bytes)
+    _limit(resource.RLIMIT_CORE, 0)
     requests, replies = _private_streams()
     logging.disable(logging.CRITICAL)
     _reply(replies, {"ready": _library_version()})
@@ -40,6 +46,12 @@ def main(arguments: list[str]) -> int:
         signal.setitimer(signal.ITIMER_REAL, 0)
         _reply(replies, reply)
     return 0
+
+
+def _limit(what: int, amount: int) -> None:
+    """Lower a limit of this process; some systems know no such limit, or have a lower one already."""
+    with suppress(ValueError, OSError):
+        resource.setrlimit(what, (amount, amount))
 
 
 def _private_streams() -> tuple[TextIO, TextIO]:
@@ -69,7 +81,7 @@ def _reply(replies: TextIO, reply: dict[str, str]) -> None:
 
 
 def _library_version() -> str:
-    from importlib.metadata import version  # noqa: PLC0415
+    from importlib.metadata import version
 
     _parse("1")  # imports and compiles what the first comparison would otherwise pay for
     return version("math-verify")
@@ -97,9 +109,9 @@ def _compare(gold: str, answer: str, *, in_both_directions: bool) -> dict[str, s
 
 
 @lru_cache(maxsize=512)
-def _parse(text: str) -> Any:  # noqa: ANN401 - a SymPy object of any kind
+def _parse(text: str) -> Any:
     """The SymPy object that `text` denotes, None if the LaTeX grammar cannot read all of it."""
-    from math_verify import LatexExtractionConfig, parse  # noqa: PLC0415
+    from math_verify import LatexExtractionConfig, parse
 
     found = _guarded(
         lambda: parse(
@@ -113,30 +125,36 @@ def _parse(text: str) -> Any:  # noqa: ANN401 - a SymPy object of any kind
     return found[0] if found else None
 
 
-def _verify(gold: Any, answer: Any) -> bool:  # noqa: ANN401
-    from math_verify import verify  # noqa: PLC0415
+def _verify(gold: Any, answer: Any) -> bool:
+    from math_verify import verify
 
     return bool(_guarded(lambda: verify(gold, answer, timeout_seconds=None)))
 
 
-def _clearly_different(gold: Any, answer: Any) -> bool:  # noqa: ANN401
-    """Whether both are numbers of different size: spares `simplify`, and keeps rounding to 6 decimals off small ones."""
-    a, b = _guarded(lambda: _number(gold)), _guarded(lambda: _number(answer))
+def _clearly_different(gold: Any, answer: Any) -> bool:
+    """Whether both are expressions whose values differ, at one point if they have variables.
+
+    It spares `simplify`, which takes longest on what is not equal, and keeps math-verify's rounding to 6
+    decimals off small numbers. A lone symbol has no value: math-verify also compares it as a word.
+    """
+    a, b = _guarded(lambda: _value(gold)), _guarded(lambda: _value(answer))
     if a is None or b is None:
         return False
-    return bool(abs(a - b) > CLEARLY_DIFFERENT * max(abs(a), abs(b)))
+    size = max(abs(a), abs(b))
+    return bool(size > NOISE and abs(a - b) > CLEARLY_DIFFERENT * size)
 
 
-def _number(expression: Any) -> complex | None:  # noqa: ANN401
-    from sympy import Expr  # noqa: PLC0415
+def _value(expression: Any) -> complex | None:
+    from sympy import Expr, Symbol  # type: ignore[import-untyped]
 
-    if not isinstance(expression, Expr) or expression.free_symbols:
+    if not isinstance(expression, Expr) or isinstance(expression, Symbol):
         return None
-    value = complex(expression.evalf(15))
-    return value if value == value and abs(value) < float("inf") else None
+    point = {symbol: 0.3 + zlib.crc32(symbol.name.encode()) / 2**32 for symbol in expression.free_symbols}
+    value = complex(expression.evalf(15, subs=point))
+    return value if math.isfinite(abs(value)) else None
 
 
-def _guarded(call: Callable[[], Any]) -> Any:  # noqa: ANN401
+def _guarded(call: Callable[[], Any]) -> Any:
     """None for whatever the library raises on strange input."""
     try:
         return call()

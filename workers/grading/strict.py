@@ -1,8 +1,9 @@
-r"""The second, stricter grader: equality as written. Pure; it evaluates nothing and is the foil of the first one.
+r"""The second, stricter grader: equality as written. Pure, it evaluates nothing; the foil of the first one.
 
-In the spirit of the normalisation of MATH (Hendrycks et al. 2021) and of PRM800K's grader: units, percent and currency
-signs go, `1/2` is `\frac{1}{2}`, then strings must be equal, tuples element by element. 1/2 is neither 2/4 nor 0.5. The
-rate at which both graders disagree tells how much of an accuracy hangs on the reading of answers.
+In the spirit of the normalisation of MATH (Hendrycks et al. 2021) and of PRM800K's grader: units, percent and
+currency signs go, `1/2` is `\frac{1}{2}`, then strings must be equal, tuples element by element. 1/2 is
+neither 2/4 nor 0.5. The rate at which both graders disagree tells how much of an accuracy hangs on the
+reading of answers.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-r"""Read an answer as far as it can be read without computing: an exact rational, a word, a list or tuple of these.
+r"""Read an answer as far as it can be read without computing: a rational, a word, a list or tuple of them.
 
-What cannot be read stays `Opaque`. It evaluates no expression: numbers are `Fraction`s of digits that stand in the text,
-so nothing in an answer can make it slow or run code. Conventions, all of them those of MATH and of math-verify:
-- a percent sign, a degree sign, a currency, a unit or a base (`204_5`) is a label of the number, not a factor. So 50\%
-  equals 50 and not 0.5 ("equals both" is no equivalence, and votes would depend on the order of arrival);
+What cannot be read stays `Opaque`. It evaluates no expression: numbers are `Fraction`s of digits that stand
+in the text, so nothing in an answer can make it slow or run code. Conventions, all of them those of MATH and
+of math-verify:
+- a percent sign, a degree sign, a currency, a unit or a base (`204_5`) is a label of the number, not a
+  factor. So 50\% equals 50 and not 0.5 ("equals both" is no equivalence, and votes would depend on the order
+  of arrival);
 - `7,425,000` has thousands separators; a comma followed by a space separates two numbers;
 - a bare list (`3, 5, 7`) and a set have no order; what stands in brackets has one.
 """
@@ -20,6 +22,8 @@ from typing import TypeAlias
 from workers.grading.normalise import canonical, closing_at
 
 MAX_EXPONENT = 300
+MAX_DEPTH = 8
+"""Brackets nested deeper than that are left to algebra."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ def read_as_list(text: str) -> Value | None:
 
 
 _LABEL = re.compile(
-    r"((?:\\angle )?[A-Za-z]{1,3}(?:_\w|_\{\w+\})?(?:\([A-Za-z]\))?|\\[a-z]+|\([A-Za-z](?:, ?[A-Za-z])+\)|\|[A-Z]+\|)"
+    r"((?:\\angle )?[A-Za-z]{1,3}(?:_\w|_\{\w+\})?(?:\([A-Za-z]\))?"
+    r"|\\[a-z]+|\([A-Za-z](?:, ?[A-Za-z])+\)|\|[A-Z]+\|)"
     r"(?:=|\\in(?![a-z]) ?)([^=<>]+)"
 )
 _RELATION = re.compile(r"\\(?:le|ge|ne|in)(?![a-zA-Z])")
@@ -106,17 +111,11 @@ def _before_approximation(body: str) -> str:
     return exact if len(exact) > 1 or exact.isdigit() else body
 
 
-def _value(body: str) -> Value:
-    number = _number(body)
-    if number is not None:
-        return number
-    word = _word(body)
-    if word is not None:
-        return word
-    return _items(body) or Opaque(body)
+def _value(body: str, depth: int = 0) -> Value:
+    return _number(body) or _word(body) or _items(body, depth) or Opaque(body)
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------
+# --- numbers
 
 _DIGITS = r"(?:[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"
 _SCALAR = re.compile(
@@ -128,7 +127,7 @@ _SCALAR = re.compile(
     rf"|(?P<dec>{_DIGITS})"
     rf")"
 )
-_TEXT_UNIT = re.compile(r" ?\\text\{([^{}\d]*)\}(?:\^[23])?")
+_TEXT_UNIT = re.compile(r" ?\\text\{([A-Za-z .,/()'-]*)\}(?:\^[23])?")
 _PLAIN_UNIT = re.compile(r" ?([A-Za-z]{2,}(?: [A-Za-z]+){0,3})\.?(?:\^[23])?")
 _BASE = re.compile(r"_(?:(\d)|\{(\d\d?)\}|\{?\\text\{([a-z]+)\}\}?)")
 _SIGNS = {
@@ -223,7 +222,7 @@ def _shifted(mantissa: Fraction, exponent: int) -> Fraction | None:
 
 
 def _unit(rest: str) -> tuple[str, int] | None:
-    """(canonical unit, factor of a word such as million) of what follows a number; None if that is no unit."""
+    """(canonical unit, factor of a word such as million) of what follows a number; None for no unit."""
     if not rest:
         return "", 1
     if rest in _SIGNS:
@@ -258,7 +257,7 @@ def _without_parentheses(body: str) -> str:
     return body
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
+# --- words
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _LETTERS = re.compile(r"[A-Za-z]+(?:[ -][A-Za-z]+)*")
@@ -282,17 +281,19 @@ def _folded(text: str) -> str:
     return " ".join(text.casefold().split()) if len(text) > 1 else text
 
 
-# --- several values --------------------------------------------------------------------------------------------------
+# --- several values
 
 _AND = re.compile(r",? ?\\text\{,?(?:and|or),?\} ?|,? (?:and|or) ")
 
 
-def _items(body: str) -> Items | None:
+def _items(body: str, depth: int) -> Items | None:
+    if depth >= MAX_DEPTH:
+        return None
     inner, brackets = _inside(body)
     parts = list(_split_top_level(_AND.sub(",", inner)))
     if not all(parts) or (len(parts) < 2 and brackets != "{}"):
         return None
-    return Items(brackets, tuple(_value(part) for part in parts))
+    return Items(brackets, tuple(_value(part, depth + 1) for part in parts))
 
 
 def _inside(body: str) -> tuple[str, str]:
