@@ -1,9 +1,9 @@
 """An OpenAI-compatible server of fixed capacity that only waits, writes, and measures how busy it was kept.
 
-It shares the cores with what is measured, so it is a bare asyncio protocol: some 80 microseconds a
-request, most of them in the kernel. It parses only as much HTTP as clients of model servers send, one request at a time on
-a connection; never face it to a network. A request whose client has gone is served to its end, as on a server
-that does not notice.
+It shares the cores with what is measured, so it is a bare asyncio protocol: some 80 microseconds a request,
+most of them in the kernel. It parses only as much HTTP as clients of model servers send, one request at a
+time on a connection; never face it to a network. A request whose client has gone is served to its end, as on
+a server that does not notice.
 
 `python -m benchmarks.stub --port 0` prints one line of JSON with its URL, and ends when its standard input
 closes.
@@ -47,6 +47,8 @@ class StubSettings:
     """What takes a slot: a `request`, or each `sequence` of it as on a real engine."""
     text_characters: int = 300
     is_verbose: bool = False
+    probe_tokens: int = 64
+    """A request for fewer tokens is a client's look at the server: answered at once, beside the slots, uncounted."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,7 @@ class _Request:
     seed: int
     count: int
     wants: Wants
+    is_probe: bool
 
 
 class Stub:
@@ -89,21 +92,21 @@ class Stub:
     def accept(self, body: dict[str, Any]) -> tuple[_Request, float]:
         """Take a request: what it asks for, and when it will have been served."""
         prompt = body["prompt"]
+        max_tokens = int(body.get("max_tokens") or 16)
         request = _Request(
             hash_of(prompt),
             max(1, len(prompt) // CHARACTERS_A_TOKEN),
             int(body.get("seed") or 0),
             int(body.get("n") or 1),
-            Wants(
-                int(body.get("max_tokens") or 16),
-                bool(body.get("return_token_ids")),
-                body.get("logprobs") is not None,
-            ),
+            Wants(max_tokens, bool(body.get("return_token_ids")), body.get("logprobs") is not None),
+            max_tokens < self._settings.probe_tokens,
         )
-        sequences = request.count if self._settings.unit == "sequence" else 1
         now = self._clock()
-        bits = [mixed(request.prompt_hash, request.seed + j) for j in range(sequences)]
+        if request.is_probe:
+            return request, now
         self._in_flight += 1
+        sequences = request.count if self._settings.unit == "sequence" else 1
+        bits = [mixed(request.prompt_hash, request.seed + j) for j in range(sequences)]
         return request, max(self._slots.serve(now, self._times.of(each)) for each in bits)
 
     def reply(self, request: _Request) -> bytes:
@@ -119,8 +122,9 @@ class Stub:
             for j in range(request.count)
         )
         completion_tokens = request.count * self._writer.count(request.wants)
-        self._in_flight -= 1
-        self._count(request, completion_tokens)
+        if not request.is_probe:
+            self._in_flight -= 1
+            self._count(request, completion_tokens)
         return (
             b'{"id":"cmpl-%x","object":"text_completion","created":1700000000,"model":"stub","choices":[%b],'
             b'"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}'

@@ -93,8 +93,7 @@ def _raw_sqlite(path: Path, tables: Tables) -> float:
 
 
 def _postgres_figures(folder: Path, samples: int, repetitions: int) -> Iterator[Figure]:
-    pgserver = _pgserver()
-    with pgserver.get_server(folder / "postgres", cleanup_mode="delete") as server:
+    with _pgserver().get_server(folder / "postgres", cleanup_mode="delete") as server:
         url = server.get_uri()
         pairs = [asyncio.run(_on_postgres(url, number, samples)) for number in range(repetitions)]
     yield _figure("PostgreSQL", pairs, "COPY (asyncpg)", None)
@@ -146,9 +145,7 @@ async def _through_writer(store: Store, work: _Work) -> float:
 
     started = time.perf_counter()
     async with Writer(store, run_id=work.run_id, extractor_id=work.extractor_id) as writer:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(PRODUCERS):
-                group.create_task(produce(writer))
+        await asyncio.gather(*(produce(writer) for _ in range(PRODUCERS)))
     return time.perf_counter() - started
 
 

@@ -143,6 +143,14 @@ async def test_sequences_take_a_slot_each_where_the_unit_is_the_sequence() -> No
         assert (stats["requests"], stats["busy_slot_s"], stats["utilisation"]) == (0, 0.0, None)
 
 
+async def test_a_look_at_the_server_is_answered_but_neither_served_nor_counted() -> None:
+    server, url = await serve(StubSettings(slots=1, mean_s=3600.0, probe_tokens=64))
+    async with server, aiohttp.ClientSession() as session:
+        assert len(await _texts(session, url, n=2, max_tokens=24)) == 2
+        stats = await (await session.get(url.removesuffix("/v1") + "/stub/stats")).json()
+    assert (stats["requests"], stats["first_start"], stats["in_flight"]) == (0, None, 0)
+
+
 async def test_pages_besides_completions() -> None:
     server, url = await serve(StubSettings(mean_s=0.001))
     root = url.removesuffix("/v1")
