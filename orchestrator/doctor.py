@@ -1,0 +1,151 @@
+"""`ttc doctor`: tries every part a sweep will need, and says what to fix. It changes nothing and stops at nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.commands import DEFAULT_STORE, database_of
+from orchestrator.datasets import ProblemSet, load_problems
+from orchestrator.errors import TtcError
+from orchestrator.settings import generator_settings, store_url
+from orchestrator.spec import ModelSpec, SweepSpec
+from orchestrator.spec_file import load_sweep
+from orchestrator.store import Store, database_exists
+from workers.errors import EndpointError
+from workers.grading import GraderPool
+from workers.http import open_session
+from workers.probe import probe
+
+RAY_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was tried."""
+
+    subject: str
+    is_ok: bool
+    found: str
+    remedy: str = ""
+
+
+async def examine(sweep: Path | None, database: str | None, *, checks_ray: bool, is_json: bool) -> None:
+    """Run all checks and print them; ends with exit code 1 if one failed."""
+    checks = [each async for each in _checks(sweep, database, checks_ray)]
+    if is_json:
+        sys.stdout.write(json.dumps([asdict(each) for each in checks], indent=2) + "\n")
+    else:
+        Console().print(_table(checks))
+    if not all(each.is_ok for each in checks):
+        raise SystemExit(1)
+
+
+async def _checks(sweep: Path | None, database: str | None, checks_ray: bool) -> AsyncIterator[Check]:
+    yield Check("python", True, f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}")
+    spec: SweepSpec | None = None
+    url = database or store_url(DEFAULT_STORE, Path.cwd())
+    if sweep is not None:
+        try:
+            spec = load_sweep(sweep)
+            url = database_of(spec, sweep, database)
+            yield Check("sweep file", True, f"{spec.name}: {len(spec.strategies)} strategies")
+        except TtcError as error:
+            yield _failed("sweep file", error)
+    yield await _tried("database", _database(url))
+    if spec is not None and sweep is not None:
+        try:
+            problems = load_problems(spec.problems, sweep.parent)
+            yield await _tried("problems", _golds(problems))
+        except TtcError as error:
+            yield _failed("problems", error)
+        for name, model in spec.models.items():
+            async for check in _endpoints(name, model):
+                yield check
+    if checks_ray:
+        yield await _tried("ray", _ray())
+
+
+async def _tried(subject: str, work: Awaitable[str]) -> Check:
+    try:
+        return Check(subject, True, await work)
+    except TtcError as error:
+        return _failed(subject, error)
+
+
+def _failed(subject: str, error: TtcError) -> Check:
+    remedies = [each.remedy for each in error.findings if each.remedy] + (
+        [error.remedy] if error.remedy else []
+    )
+    return Check(subject, False, str(error), "; ".join(remedies))
+
+
+async def _database(url: str) -> str:
+    if not database_exists(url):
+        return "does not exist yet; the first run creates it"
+    async with await Store.open(url, create=False, read_only=True) as store:
+        return f"{store.shown_url}: at head, {len(await store.sweeps())} sweeps"
+
+
+async def _golds(problems: ProblemSet) -> str:
+    async with GraderPool() as graders:
+        verdicts = await asyncio.gather(*(graders.verify_gold(each.answer) for each in problems.problems))
+    bad = [each.external_id for each, is_ok in zip(problems.problems, verdicts, strict=True) if not is_ok]
+    text = f"{problems.dataset}: {len(problems.problems)} problems, {len(problems.problems) - len(bad)} golds verify"
+    return text + (f"; left out: {', '.join(bad[:5])}" if bad else "")
+
+
+async def _endpoints(name: str, model: ModelSpec) -> AsyncIterator[Check]:
+    if model.embedded:
+        yield Check(f"model {name}", True, f"embedded {model.embedded}; ttc starts it")
+        return
+    if model.api_key_env and not os.environ.get(model.api_key_env):
+        remedy = f"export {model.api_key_env}=..."
+        yield Check(f"model {name}", False, f"the variable {model.api_key_env} is not set", remedy)
+        return
+    settings = generator_settings(name, model, 0)
+    for url in model.endpoints:
+        try:
+            async with open_session() as session:
+                found = await probe(session, url, settings)
+        except EndpointError as error:
+            yield Check(
+                f"model {name}", False, f"{url}: {error}", "start the server, or correct endpoints and model"
+            )
+            continue
+        seeds = "derived as in vLLM" if found.child_seeds else "not derived: one sample a request"
+        yield Check(f"model {name}", True, f"{url}: context {found.max_model_len or '?'}, seeds {seeds}")
+
+
+async def _ray() -> str:
+    from orchestrator.ray_pool import RayPool
+    from workers.worker import WorkerSettings
+
+    try:
+        async with asyncio.timeout(RAY_TIMEOUT_S), RayPool(WorkerSettings(()), 1) as pool:
+            await pool.wait_ready(0)
+            await pool.health(0, RAY_TIMEOUT_S)
+    except TimeoutError:
+        raise TtcError(
+            f"no actor answered within {RAY_TIMEOUT_S:.0f} s", remedy="use --local, or see Ray's logs"
+        ) from None
+    return "a local Ray starts, and an actor answers"
+
+
+def _table(checks: list[Check]) -> Table:
+    table = Table("", "check", "found", box=None)
+    for each in checks:
+        mark = Text("ok", style="green") if each.is_ok else Text("FIX", style="bold red")
+        table.add_row(mark, Text(each.subject), Text(each.found))
+    return table
