@@ -6,14 +6,18 @@ The database is the only truth.
 from __future__ import annotations
 
 from orchestrator.store.errors import QueryRefused, StoreError, StoreRefused, StoreUnavailable, WriterFailed
+from orchestrator.store.location import database_exists
 from orchestrator.store.migrate import check, upgrade
 from orchestrator.store.records import (
     AnswerCount,
     AnswerRecord,
     ClaimedTask,
     GeneratorRecord,
+    GoldToVerify,
     GradeRecord,
     NewTask,
+    OpenRun,
+    PoolContent,
     PoolCounts,
     PoolWanted,
     ProblemRecord,
@@ -37,8 +41,11 @@ __all__ = [
     "ClaimedTask",
     "GeneratorRecord",
     "GoldStatus",
+    "GoldToVerify",
     "GradeRecord",
     "NewTask",
+    "OpenRun",
+    "PoolContent",
     "PoolCounts",
     "PoolWanted",
     "ProblemRecord",
@@ -61,5 +68,6 @@ __all__ = [
     "WriterLimits",
     "WriterStats",
     "check",
+    "database_exists",
     "upgrade",
 ]

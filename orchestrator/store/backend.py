@@ -57,6 +57,8 @@ class Backend(Protocol):
     """Engine for reading."""
     skip_locked: str
     """Suffix of a SELECT that leases rows of `t`."""
+    pending_index: str
+    """Hint for reading pending tasks in order: SQLite would rather walk all tasks, done ones included."""
     lock: str
     """Suffix of a SELECT whose rows must not change before the transaction ends."""
 

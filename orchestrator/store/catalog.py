@@ -5,12 +5,12 @@ Functions take the transaction they run in. Must not know tasks nor facts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from orchestrator.store import schema
 from orchestrator.store.backend import AnyRow, Transaction, bulk
-from orchestrator.store.records import GeneratorRecord, ProblemRecord, ScorerRecord, SweepRecord
+from orchestrator.store.records import GeneratorRecord, GoldToVerify, ProblemRecord, ScorerRecord, SweepRecord
 from orchestrator.store.text import storable
 
 T = TypeVar("T")
@@ -83,10 +83,30 @@ async def register_problems(tx: Transaction, problems: Sequence[ProblemRecord]) 
     return [ids[p.dataset, p.external_id, p.content_hash] for p in problems]
 
 
-async def unverified_problems(tx: Transaction, ids: Sequence[int]) -> list[tuple[int, str]]:
-    """(id, reference answer) of those problems whose reference nobody has tried to read."""
-    sql = "SELECT id, answer FROM problems WHERE id IN :ids AND gold_status = 'unverified' ORDER BY id"
-    return [(r.id, r.answer) for chunk in chunks(ids) for r in await tx.rows(sql, ids=chunk)]
+async def unverified_problems(tx: Transaction, ids: Sequence[int]) -> list[GoldToVerify]:
+    """Those problems whose reference answer nobody has tried to read."""
+    sql = "SELECT id, external_id, answer FROM problems WHERE id IN :ids AND gold_status = 'unverified' ORDER BY id"
+    return [GoldToVerify(*row) for chunk in chunks(ids) for row in await tx.rows(sql, ids=chunk)]
+
+
+async def usable_problems(tx: Transaction, ids: Sequence[int]) -> list[int]:
+    """Those problems whose reference answer can be graded against, in the order given."""
+    sql = "SELECT id FROM problems WHERE id IN :ids AND gold_status = 'ok'"
+    usable = {row.id for chunk in chunks(ids) for row in await tx.rows(sql, ids=chunk)}
+    return [number for number in ids if number in usable]
+
+
+async def forget_pools(tx: Transaction, sweep_id: int, kept: Collection[tuple[int, str]]) -> int:
+    """The sweep no longer wants pools other than the (pool, strategy) kept; their samples stay. How many."""
+    sql = "SELECT pool_id, strategy FROM sweep_pools WHERE sweep_id = :sweep_id"
+    stale = [row for row in await tx.rows(sql, sweep_id=sweep_id) if (row.pool_id, row.strategy) not in kept]
+    for row in stale:
+        await tx.run(
+            """DELETE FROM sweep_pools
+            WHERE sweep_id = :sweep_id AND pool_id = :pool_id AND strategy = :strategy""",
+            sweep_id=sweep_id, pool_id=row.pool_id, strategy=row.strategy,
+        )  # fmt: skip
+    return len(stale)
 
 
 async def set_gold_status(tx: Transaction, status: Mapping[int, str]) -> None:

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from orchestrator import errors
 
-class StoreError(Exception):
+
+class StoreError(errors.StoreError):
     """The store failed."""
 
     retryable: ClassVar[bool] = False
-
-    def __init__(self, message: str = "") -> None:
-        super().__init__(message or (type(self).__doc__ or "").strip())
 
 
 class StoreUnavailable(StoreError):

@@ -60,6 +60,21 @@ async def answers_of(tx: Transaction, problem_id: int, grader_id: int) -> list[A
     return [AnswerRecord(*row) for row in rows]
 
 
+async def unclustered_problems(tx: Transaction, grader_id: int, sweep_id: int) -> list[int]:
+    """Problems of the sweep that have answers which are graded but in no cluster yet."""
+    rows = await tx.rows(
+        """SELECT DISTINCT a.problem_id
+        FROM (SELECT DISTINCT p.problem_id FROM sweep_pools sp JOIN pools p ON p.id = sp.pool_id
+            WHERE sp.sweep_id = :sweep_id) w
+        JOIN answers a ON a.problem_id = w.problem_id
+        JOIN grades g ON g.answer_id = a.id AND g.grader_id = :grader_id
+        WHERE g.cluster_id IS NULL""",
+        grader_id=grader_id,
+        sweep_id=sweep_id,
+    )
+    return [row.problem_id for row in rows]
+
+
 async def write_clusters(tx: Transaction, grader_id: int, clusters: Mapping[int, int]) -> int:
     """Set the cluster of graded answers (answer id -> id of the answer that stands for it); how many."""
     changed = 0

@@ -54,5 +54,11 @@ def locate(url: str) -> Location:
     return Location(parsed.set(drivername=_DRIVERS[backend]), None)
 
 
+def database_exists(url: str) -> bool:
+    """Whether there is anything at `url`; a PostgreSQL server is asked when the store is opened."""
+    path = locate(url).path
+    return path is None or (path.exists() and path.stat().st_size > 0)
+
+
 def _file(path: Path) -> Location:
     return Location(sa.URL.create(_DRIVERS["sqlite"], database=str(path)), path)

@@ -25,11 +25,13 @@ class PostgresBackend:
 
     dialect = "postgresql"
     skip_locked = "FOR UPDATE OF t SKIP LOCKED"
+    pending_index = ""
     lock = "FOR UPDATE"
 
-    def __init__(self, url: sa.URL) -> None:
-        self.writer = postgres_engine(url)
-        self.reader = self.writer.execution_options(postgresql_readonly=True)
+    def __init__(self, url: sa.URL, *, read_only: bool) -> None:
+        self._engine = postgres_engine(url)
+        self.reader = self._engine.execution_options(postgresql_readonly=True)
+        self.writer = self.reader if read_only else self._engine
 
     async def insert(
         self, connection: AsyncConnection, statement: Bulk, rows: Sequence[tuple[Any, ...]]
@@ -71,7 +73,7 @@ class PostgresBackend:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self.writer.dispose()
+        await self._engine.dispose()
 
 
 def postgres_engine(url: sa.URL) -> AsyncEngine:

@@ -10,7 +10,15 @@ from itertools import groupby
 
 from orchestrator.store import schema
 from orchestrator.store.backend import AnyRow, Transaction, bulk
-from orchestrator.store.records import AnswerCount, PoolCounts, PoolWanted, Progress, ResultRecord, TaskSpan
+from orchestrator.store.records import (
+    AnswerCount,
+    PoolContent,
+    PoolCounts,
+    PoolWanted,
+    Progress,
+    ResultRecord,
+    TaskSpan,
+)
 
 _RESULTS = bulk(
     schema.results,
@@ -61,6 +69,44 @@ def _pool_counts(pool_id: int, rows: Sequence[AnyRow]) -> PoolCounts:
         for r in rows
     )
     return PoolCounts(pool_id, first.problem_id, first.generator_id, first.level, first.gold_status, counts)
+
+
+async def pool_contents(tx: Transaction, fingerprint: str, seed: int) -> dict[str, PoolContent]:
+    """What the pools of a generator hold, by content hash of their problem."""
+    rows = await tx.rows(
+        """SELECT q.content_hash, COUNT(*), SUM(COALESCE(t.completion_tokens, 0)), SUM(t.latency_s)
+        FROM generators g JOIN pools p ON p.generator_id = g.id JOIN problems q ON q.id = p.problem_id
+        JOIN trajectories t ON t.id >= CAST(p.id AS BIGINT) * 1048576
+            AND t.id < (CAST(p.id AS BIGINT) + 1) * 1048576
+        WHERE g.fingerprint = :fingerprint AND p.seed = :seed AND t.outcome <> 'error'
+        GROUP BY q.content_hash""",
+        fingerprint=fingerprint,
+        seed=seed,
+    )
+    return {row[0]: PoolContent(int(row[1]), int(row[2]), float(row[3])) for row in rows}
+
+
+async def samples_failed(tx: Transaction, sweep_id: int) -> int:
+    """Samples of a sweep that are stored as errors."""
+    return int(
+        await tx.scalar(
+            """SELECT COUNT(*) FROM trajectories t JOIN sweep_pools sp ON sp.pool_id = t.pool_id
+            WHERE t.outcome = 'error' AND sp.sweep_id = :sweep_id AND t.sample_index < sp.samples""",
+            sweep_id=sweep_id,
+        )
+    )
+
+
+async def tokens_generated(tx: Transaction, sweep_id: int) -> int:
+    """Tokens generated so far for the tasks of a sweep's pools, lost and repeated ones included."""
+    return int(
+        await tx.scalar(
+            """SELECT COALESCE(SUM(u.completion_tokens), 0)
+            FROM (SELECT DISTINCT pool_id FROM sweep_pools WHERE sweep_id = :sweep_id) w
+            JOIN tasks t ON t.pool_id = w.pool_id JOIN usage u ON u.task_id = t.id""",
+            sweep_id=sweep_id,
+        )
+    )
 
 
 async def write_results(tx: Transaction, sweep_id: int, results: Sequence[ResultRecord]) -> None:

@@ -60,6 +60,40 @@ class ScorerRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class GoldToVerify:
+    """A problem whose reference answer nobody has tried to read yet."""
+
+    problem_id: int
+    external_id: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that has not ended in good order: running, or killed."""
+
+    run_id: int
+    host: str
+    pid: int
+    details: str
+    silent_s: float
+    """Since its last heartbeat."""
+    tasks: int
+    """Tasks of the sweep that it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolContent:
+    """What a pool holds, for a forecast; errors are not content."""
+
+    samples: int
+    """How many of the samples wanted are stored."""
+    completion_tokens: int
+    latency_s: float
+    """Seconds of requests, summed over samples."""
+
+
+@dataclass(frozen=True, slots=True)
 class PoolWanted:
     """Samples 0 .. samples_wanted-1 of a pool, wanted by a sweep."""
 

@@ -40,6 +40,7 @@ class SqliteBackend:
 
     dialect = "sqlite"
     skip_locked = ""
+    pending_index = "INDEXED BY ix_tasks_pending"
     lock = ""
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
@@ -131,7 +132,9 @@ def _query(path: Path, sql: str, limit: int, timeout_s: float) -> tuple[list[str
             connection.set_authorizer(_authorize)
             connection.set_progress_handler(lambda: time.monotonic() > deadline, _INSTRUCTIONS_BETWEEN_CHECKS)
             cursor = connection.execute(sql)
-            return [column[0] for column in cursor.description or ()], cursor.fetchmany(limit)
+            if cursor.description is None:
+                raise QueryRefused("only statements that return rows are allowed here")
+            return [column[0] for column in cursor.description], cursor.fetchmany(limit)
     except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:
         if str(error) == "interrupted":
             raise QueryRefused(f"the query took longer than {timeout_s:g} s") from None

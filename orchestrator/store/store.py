@@ -6,7 +6,7 @@ nor workers' inner life; SQL is in the modules beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
@@ -20,8 +20,11 @@ from orchestrator.store.records import (
     AnswerRecord,
     ClaimedTask,
     GeneratorRecord,
+    GoldToVerify,
     GradeRecord,
     NewTask,
+    OpenRun,
+    PoolContent,
     PoolCounts,
     PoolWanted,
     ProblemRecord,
@@ -105,8 +108,13 @@ class Store:
         async with self._write() as tx:
             return await catalog.register_problems(tx, problems)
 
-    async def unverified_problems(self, ids: Sequence[int]) -> list[tuple[int, str]]:
-        """(id, reference answer) of those problems whose reference nobody has tried to read."""
+    async def usable_problems(self, ids: Sequence[int]) -> list[int]:
+        """Those problems whose reference answer can be graded against, in the order given."""
+        async with self._read() as tx:
+            return await catalog.usable_problems(tx, ids)
+
+    async def unverified_problems(self, ids: Sequence[int]) -> list[GoldToVerify]:
+        """Those problems whose reference answer nobody has tried to read."""
         async with self._read() as tx:
             return await catalog.unverified_problems(tx, ids)
 
@@ -155,6 +163,11 @@ class Store:
                 tx, sweep_id, generator_id, seed, strategy, problem_ids, samples
             )
 
+    async def forget_pools(self, sweep_id: int, kept: Collection[tuple[int, str]]) -> int:
+        """The sweep no longer wants pools other than the (pool, strategy) kept; their samples stay. How many."""
+        async with self._write() as tx:
+            return await catalog.forget_pools(tx, sweep_id, kept)
+
     # Planning ---------------------------------------------------------------------------------------------
 
     async def coverage(self, sweep_id: int) -> list[PoolWanted]:
@@ -184,6 +197,11 @@ class Store:
         async with self._write() as tx:
             return await work.start_run(tx, sweep_id, host, pid, details)
 
+    async def open_runs(self, sweep_id: int) -> list[OpenRun]:
+        """Runs that have not ended in good order, with the tasks of the sweep that they hold."""
+        async with self._read() as tx:
+            return await work.open_runs(tx, sweep_id)
+
     async def heartbeat(self, run_id: int) -> bool:
         """Say that the run lives; whether someone asked to cancel its sweep."""
         async with self._write() as tx:
@@ -212,7 +230,7 @@ class Store:
             return await work.release(tx, run_id)
 
     async def requeue(self, task_id: int, attempt: int, run_id: int) -> ClaimedTask | None:
-        """Lease a running task anew; None: the lease was not current; no spans: it owes nothing, it is done."""
+        """Lease a running task anew; None: the lease was stale; no spans: it owes nothing, it is done."""
         async with self._write() as tx:
             return await work.requeue(tx, task_id, attempt, run_id)
 
@@ -266,6 +284,11 @@ class Store:
         async with self._write() as tx:
             return await grading.write_clusters(tx, grader_id, clusters)
 
+    async def unclustered_problems(self, grader_id: int, sweep_id: int) -> list[int]:
+        """Problems of the sweep with graded answers that are in no cluster yet."""
+        async with self._read() as tx:
+            return await grading.unclustered_problems(tx, grader_id, sweep_id)
+
     async def answer_counts(self, sweep_id: int, grader_id: int) -> list[PoolCounts]:
         """How often each outcome and answer occurs in each pool of a sweep."""
         async with self._read() as tx:
@@ -282,6 +305,21 @@ class Store:
         """How far one sweep is, or all sweeps, newest first."""
         async with self._read() as tx:
             return await queries.progress(tx, sweep_id)
+
+    async def pool_contents(self, fingerprint: str, seed: int) -> dict[str, PoolContent]:
+        """What the pools of a generator hold, by content hash of their problem; errors are not content."""
+        async with self._read() as tx:
+            return await queries.pool_contents(tx, fingerprint, seed)
+
+    async def samples_failed(self, sweep_id: int) -> int:
+        """Samples of a sweep that are stored as errors."""
+        async with self._read() as tx:
+            return await queries.samples_failed(tx, sweep_id)
+
+    async def tokens_generated(self, sweep_id: int) -> int:
+        """Tokens generated so far for a sweep, by all its runs."""
+        async with self._read() as tx:
+            return await queries.tokens_generated(tx, sweep_id)
 
     async def query(self, sql: str, *, limit: int = 1000, timeout_s: float = 30.0) -> QueryResult:
         """Run a user's query; the database engine itself refuses writes.
@@ -305,4 +343,4 @@ async def _prepare_file(url: str, location: Location, *, create: bool) -> None:
 def _backend(location: Location, read_only: bool) -> Backend:
     if location.path is not None:
         return SqliteBackend(location.path, read_only=read_only)
-    return PostgresBackend(location.url)
+    return PostgresBackend(location.url, read_only=read_only)

@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from orchestrator.store import schema
-from orchestrator.store.backend import AnyRow, Transaction, bulk
-from orchestrator.store.records import ClaimedTask, NewTask
+from orchestrator.store.backend import AnyRow, Backend, Transaction, bulk
+from orchestrator.store.records import ClaimedTask, NewTask, OpenRun
 from orchestrator.store.schema import LEASE_S
 from orchestrator.store.spans import missing
 from workers.identity import SAMPLES_PER_POOL_BITS, seed_base
@@ -29,7 +29,7 @@ EXPIRE = """UPDATE tasks SET state = 0 WHERE state = 1 AND run_id IN (
         SELECT id FROM runs WHERE id <> :run_id AND (heartbeat_at < :silent_since OR ended_at IS NOT NULL))"""
 
 CLAIM = """WITH chosen AS MATERIALIZED (
-        SELECT t.id FROM tasks t
+        SELECT t.id FROM tasks t {pending_index}
         WHERE t.state = 0 AND (t.not_before IS NULL OR t.not_before <= :now) AND {in_sweep}
         ORDER BY t.id LIMIT :limit {skip_locked})
     UPDATE tasks SET state = 1, attempt = attempt + 1, run_id = :run_id, not_before = NULL
@@ -64,6 +64,17 @@ async def start_run(tx: Transaction, sweep_id: int, host: str, pid: int, details
     )  # fmt: skip
 
 
+async def open_runs(tx: Transaction, sweep_id: int) -> list[OpenRun]:
+    """Runs that have not ended in good order, oldest first."""
+    rows = await tx.rows(
+        f"""SELECT r.id, r.host, r.pid, r.details, :now - r.heartbeat_at AS silent_s,
+            (SELECT COUNT(*) FROM tasks t WHERE t.state = 1 AND t.run_id = r.id AND {_IN_SWEEP}) AS tasks
+        FROM runs r WHERE r.ended_at IS NULL ORDER BY r.id""",
+        now=await tx.now(), sweep_id=sweep_id,
+    )  # fmt: skip
+    return [OpenRun(*row) for row in rows]
+
+
 async def heartbeat(tx: Transaction, run_id: int) -> bool:
     """Say that the run lives; whether someone asked to cancel its sweep."""
     await tx.run("UPDATE runs SET heartbeat_at = :now WHERE id = :run_id", now=await tx.now(), run_id=run_id)
@@ -79,13 +90,20 @@ async def end_run(tx: Transaction, run_id: int, outcome: str) -> None:
     await tx.run(sql, outcome=outcome, run_id=run_id)
 
 
+def claim_sql(backend: Backend) -> str:
+    """The statement that leases tasks."""
+    return CLAIM.format(
+        in_sweep=_IN_SWEEP, pending_index=backend.pending_index, skip_locked=backend.skip_locked
+    )
+
+
 async def claim(
     tx: Transaction, sweep_id: int, run_id: int, limit: int, now: float | None
 ) -> list[ClaimedTask]:
     """Lease up to `limit` tasks in order; one that owes nothing is marked done at once and not returned."""
     at = await tx.now() if now is None else now
     await tx.run(EXPIRE, run_id=run_id, silent_since=at - LEASE_S)
-    sql = CLAIM.format(in_sweep=_IN_SWEEP, skip_locked=tx.backend.skip_locked)
+    sql = claim_sql(tx.backend)
     claimed: list[ClaimedTask] = []
     while len(claimed) < limit:
         wanted = limit - len(claimed)

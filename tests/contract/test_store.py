@@ -1,0 +1,581 @@
+"""What every store must do, on SQLite and on PostgreSQL alike."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.store import (
+    LEASE_S,
+    GradeRecord,
+    NewTask,
+    ProblemRecord,
+    QueryRefused,
+    ResultRecord,
+    ScorerRecord,
+    Store,
+    StoreError,
+    StoreRefused,
+)
+from tests.store_world import World, build, indices, problems, sample, whole
+from workers.identity import seed_base, trajectory_id
+from workers.types import Event, FactBatch, Node, Outcome, TaskEnd, Trajectory, Usage
+
+
+async def rows(store: Store, sql: str) -> list[tuple[Any, ...]]:
+    return (await store.query(sql)).rows
+
+
+async def value(store: Store, sql: str) -> Any:
+    return (await rows(store, sql))[0][0]
+
+
+async def write(store: Store, world: World, batch: FactBatch, sequence: int | None = None) -> Any:
+    return await store.write(batch, run_id=world.run_id, extractor_id=world.extractor_id, sequence=sequence)
+
+
+# Names ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_sweep_keeps_its_id_and_takes_the_new_configuration(store: Store) -> None:
+    first = await store.register_sweep("s", '{"n": 1}', "h1", 7)
+    await store.request_cancel(first.id)
+    again = await store.register_sweep("s", '{"n": 2}', "h2", 7)
+    assert (again.id, again.config_json, again.config_hash) == (first.id, '{"n": 2}', "h2")
+    assert not again.cancel_requested
+    assert await store.find_sweep("s") == again
+    assert await store.find_sweep("other") is None
+    assert [s.name for s in await store.sweeps()] == ["s"]
+
+
+async def test_problems_get_ids_in_order_and_an_edited_one_is_another(store: Store) -> None:
+    given = problems(1200)
+    ids = await store.register_problems(given)
+    assert len(set(ids)) == 1200
+    shuffled = [*reversed(given), given[0]]
+    assert await store.register_problems(shuffled) == [*reversed(ids), ids[0]]
+    edited = replace(given[0], statement="another", content_hash="x")
+    assert (await store.register_problems([edited]))[0] not in ids
+
+
+async def test_gold_status_is_remembered(store: Store) -> None:
+    ids = await store.register_problems(problems(3))
+    await store.set_gold_status({ids[0]: "ok", ids[2]: "gold_unparsable"})
+    assert [(g.problem_id, g.answer) for g in await store.unverified_problems(ids)] == [(ids[1], "2")]
+    with pytest.raises(StoreError):
+        await store.set_gold_status({ids[1]: "nonsense"})
+
+
+async def test_the_same_fingerprint_is_the_same_model(store: Store) -> None:
+    world = await build(store)
+    again = await build(store, name="other")
+    assert (again.generator_id, again.pool_ids, again.extractor_id, again.grader_id) == (
+        world.generator_id, world.pool_ids, world.extractor_id, world.grader_id,
+    )  # fmt: skip
+    scorer = ScorerRecord("prm", "fp", "prm", "{}")
+    assert await store.register_scorer(scorer) == await store.register_scorer(replace(scorer, name="new"))
+    assert await value(store, "SELECT name FROM scorers") == "new"
+
+
+# Planning and leases --------------------------------------------------------------------------------------
+
+
+async def test_coverage_is_the_most_any_strategy_wants(store: Store) -> None:
+    world = await build(store, count=2, samples=8)
+    await store.register_pools(world.sweep_id, world.generator_id, 7, "majority", world.problem_ids[:1], 32)
+    wanted = await store.coverage(world.sweep_id)
+    assert [(w.pool_id, w.problem_id, w.samples_wanted) for w in wanted] == [
+        (world.pool_ids[0], world.problem_ids[0], 32),
+        (world.pool_ids[1], world.problem_ids[1], 8),
+    ]
+    spans = await store.task_spans(world.sweep_id)
+    assert [(s.pool_id, s.sample_start, s.sample_count, s.state) for s in spans] == [
+        (pool, start, 4, 0) for pool in world.pool_ids for start in (0, 4)
+    ]
+
+
+async def test_claims_go_by_id_and_say_all_a_worker_needs(store: Store) -> None:
+    world = await build(store)
+    first = await store.claim(world.sweep_id, world.run_id, 3)
+    assert [(t.pool_id, t.spans, t.attempt) for t in first] == [
+        (world.pool_ids[0], ((0, 4),), 1),
+        (world.pool_ids[0], ((4, 4),), 1),
+        (world.pool_ids[1], ((0, 4),), 1),
+    ]
+    assert first[0].statement == "0 + 0?"
+    assert first[0].seed_base == seed_base(7, problems(1)[0].content_hash, "fp-g")
+    assert first[0].sample_task().spans == ((0, 4),)
+    assert len(await store.claim(world.sweep_id, world.run_id, 3)) == 1
+    assert await store.claim(world.sweep_id, world.run_id, 3) == []
+
+
+async def test_a_claim_sees_only_its_sweep(store: Store) -> None:
+    await build(store, count=2)
+    other = await store.register_sweep("other", "{}", "h", 8)
+    assert await store.claim(other.id, await store.start_run(other.id, "h", 1), 10) == []
+
+
+async def test_concurrent_claims_share_no_task(store: Store) -> None:
+    world = await build(store, count=10, samples=16, task_size=2)
+    runs = [await store.start_run(world.sweep_id, "h", i) for i in range(4)]
+    claims = await asyncio.gather(*(store.claim(world.sweep_id, run, 7) for run in runs * 4))
+    ids = [task.task_id for claim in claims for task in claim]
+    assert len(ids) == len(set(ids)) == 80
+
+
+async def test_what_is_stored_is_not_owed_again(store: Store) -> None:
+    world = await build(store, samples=8, task_size=8)
+    (task, _) = await store.claim(world.sweep_id, world.run_id, 2)
+    stored = FactBatch(tuple(sample(task, i) for i in (0, 3, 4)))
+    await write(store, world, stored)
+    failed = FactBatch((sample(task, 6, outcome=Outcome.ERROR),))
+    await write(store, world, failed)
+    assert await store.release(world.run_id) == 2
+    (again, _) = await store.claim(world.sweep_id, world.run_id, 2)
+    assert (again.task_id, again.attempt, again.spans) == (task.task_id, 2, ((1, 2), (5, 3)))
+
+
+async def test_a_task_that_owes_nothing_is_done_at_once(store: Store) -> None:
+    world = await build(store)
+    tasks = await store.claim(world.sweep_id, world.run_id, 4)
+    for task in tasks[:3]:
+        await write(store, world, replace(whole(task), ends=()))
+    await store.release(world.run_id)
+    left = await store.claim(world.sweep_id, world.run_id, 1)
+    assert [t.task_id for t in left] == [tasks[3].task_id]
+    assert [s.state for s in await store.task_spans(world.sweep_id)] == [2, 2, 2, 1]
+
+
+async def test_leases_end_with_the_heartbeat_of_their_run(store: Store) -> None:
+    world = await build(store)
+    held = await store.claim(world.sweep_id, world.run_id, 4)
+    other = await store.start_run(world.sweep_id, "h", 2)
+    assert await store.claim(world.sweep_id, other, 4) == []
+    late = time.time() + LEASE_S + 1
+    taken = await store.claim(world.sweep_id, other, 4, now=late)
+    assert [(t.task_id, t.attempt) for t in taken] == [(t.task_id, 2) for t in held]
+    receipt = await write(store, world, whole(held[0]))
+    assert receipt.stale == ((held[0].task_id, 1),)
+    assert receipt.ended == ()
+    assert await value(store, "SELECT COUNT(*) FROM trajectories") == 4  # facts need no fence
+
+
+async def test_tasks_of_a_run_that_ended_are_free(store: Store) -> None:
+    world = await build(store)
+    await store.claim(world.sweep_id, world.run_id, 4)
+    await store.end_run(world.run_id, "interrupted")
+    other = await store.start_run(world.sweep_id, "h", 2)
+    assert len(await store.claim(world.sweep_id, other, 4)) == 4
+    assert (await store.sweeps())[0].state == "interrupted"
+
+
+async def test_a_heartbeat_hears_of_a_cancel_request(store: Store) -> None:
+    world = await build(store)
+    assert await store.heartbeat(world.run_id) is False
+    await store.request_cancel(world.sweep_id)
+    assert await store.heartbeat(world.run_id) is True
+
+
+async def test_requeue_fences_off_the_lost_worker(store: Store) -> None:
+    world = await build(store)
+    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    await write(store, world, FactBatch((sample(task, 1),)))
+    again = await store.requeue(task.task_id, task.attempt, world.run_id)
+    assert again is not None
+    assert (again.attempt, again.spans) == (2, ((0, 1), (2, 2)))
+    assert (await write(store, world, whole(task))).stale == ((task.task_id, 1),)
+    assert await store.requeue(task.task_id, 1, world.run_id) is None
+    done = await store.requeue(task.task_id, 2, world.run_id)
+    assert done is not None
+    assert done.spans == ()
+    assert [s.state for s in await store.task_spans(world.sweep_id)] == [2, 0, 0, 0]
+
+
+async def test_a_failed_task_waits_for_its_time_or_for_the_next_run(store: Store) -> None:
+    world = await build(store, count=1)
+    a, b = await store.claim(world.sweep_id, world.run_id, 2)
+    later = time.time() + 1000
+    assert await store.fail_task(a.task_id, a.attempt, "unreachable", "no", not_before=later)
+    assert await store.fail_task(b.task_id, b.attempt, "misconfigured", "404")
+    assert not await store.fail_task(b.task_id, b.attempt, "misconfigured", "404")
+    assert await store.claim(world.sweep_id, world.run_id, 2) == []
+    (again,) = await store.claim(world.sweep_id, world.run_id, 2, now=later + 1)
+    assert again.task_id == a.task_id
+    assert await store.reopen_failed(world.sweep_id) == 1
+    (other,) = await store.claim(world.sweep_id, world.run_id, 2)
+    assert (other.task_id, other.attempt) == (b.task_id, 2)
+
+
+async def test_a_sweep_grows(store: Store) -> None:
+    world = await build(store, count=1, samples=4)
+    for task in await store.claim(world.sweep_id, world.run_id, 9):
+        await write(store, world, whole(task))
+    await store.register_pools(world.sweep_id, world.generator_id, 7, "best_of_n", world.problem_ids, 12)
+    await store.add_tasks([NewTask("sample", world.pool_ids[0], start, 4) for start in (0, 4, 8)])
+    owed = await store.claim(world.sweep_id, world.run_id, 9)
+    assert [task.spans for task in owed] == [((4, 4),), ((8, 4),)]
+    (progress,) = await store.progress(world.sweep_id)
+    assert (progress.samples_wanted, progress.samples_stored) == (12, 4)
+    assert (progress.tasks_done, progress.tasks_running) == (1, 2)
+
+
+# Facts ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_is_stored_whole(store: Store) -> None:
+    world = await build(store, count=1)
+    scorer = await store.register_scorer(ScorerRecord("prm", "fp", "prm", "{}"))
+    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    receipt = await write(store, world, whole(task, scorer_id=scorer))
+    assert (receipt.stored, receipt.ended, receipt.stale) == (4, ((task.task_id, 1),), ())
+    key = trajectory_id(task.pool_id, 2)
+    steps = await rows(
+        store, f"SELECT step_index, text FROM v_steps WHERE trajectory_id = {key} ORDER BY step_index"
+    )
+    assert steps == [(0, f"pool {task.pool_id} sample 2\n"), (1, "so 4")]
+    scores = f"SELECT step_index, value, scorer FROM v_step_scores WHERE trajectory_id = {key} ORDER BY 1"
+    assert await rows(store, scores) == [(0, 0.25, "prm"), (1, 0.75, "prm")]
+    assert await value(store, "SELECT COUNT(*) FROM answers") == 1
+    assert await value(store, "SELECT url FROM replicas") == "http://replica/v1"
+    cost = await rows(store, "SELECT requests, completion_tokens, generation_flops FROM v_cost")
+    assert cost == [(1, 40, 2.0 * 1_000_000 * 40)]
+
+
+async def test_writing_twice_changes_nothing(store: Store) -> None:
+    world = await build(store, count=1)
+    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    batch = whole(task)
+    first = await write(store, world, batch, sequence=1)
+    before = await dump(store)
+    assert await write(store, world, batch, sequence=1) == first
+    assert await dump(store) == before
+    other = FactBatch(tuple(replace(t, text="other", latency_s=9.0) for t in batch.trajectories))
+    await write(store, world, other, sequence=2)
+    assert await dump(store) == before
+
+
+async def dump(store: Store) -> list[list[tuple[Any, ...]]]:
+    tables = {
+        "trajectories": "id", "trajectory_texts": "trajectory_id", "answers": "id",
+        "extractions": "trajectory_id", "usage": "task_id", "tasks": "id",
+    }  # fmt: skip
+    return [await rows(store, f"SELECT * FROM {name} ORDER BY {order}") for name, order in tables.items()]
+
+
+async def test_usage_adds_up(store: Store) -> None:
+    world = await build(store, count=1)
+    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    spent = Usage(task.task_id, 1, requests=2, prompt_tokens=30, seconds=1.5)
+    await write(store, world, FactBatch(usage=(spent, spent)), sequence=1)
+    await write(store, world, FactBatch(usage=(spent,)), sequence=2)
+    assert await rows(store, "SELECT requests, prompt_tokens, seconds FROM usage") == [(6, 90, 4.5)]
+
+
+async def test_an_error_is_replaced_by_a_sample_and_never_the_other_way(store: Store) -> None:
+    world = await build(store, count=1, samples=4)
+    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    failed = FactBatch(tuple(sample(task, i, outcome=Outcome.ERROR) for i in indices(task)))
+    await write(store, world, replace(failed, ends=(TaskEnd(task.task_id, 1),)))
+    assert await rows(store, "SELECT outcome, error FROM trajectories") == [("error", "refused")] * 4
+    assert await value(store, "SELECT COUNT(*) FROM trajectory_texts") == 0
+    assert await value(store, "SELECT COUNT(*) FROM extractions") == 0
+
+    assert await store.reopen_failed(world.sweep_id) == 1
+    (again,) = await store.claim(world.sweep_id, world.run_id, 1)
+    assert again.spans == ((0, 4),)
+    await write(store, world, whole(again))
+    await write(store, world, failed)
+    assert await rows(store, "SELECT outcome, error FROM trajectories") == [("complete", None)] * 4
+    assert await value(store, "SELECT COUNT(*) FROM trajectory_texts") == 4
+    assert await value(store, "SELECT COUNT(*) FROM extractions WHERE answer_id IS NOT NULL") == 4
+    assert await store.reopen_failed(world.sweep_id) == 0
+
+
+async def test_within_a_batch_too_a_sample_beats_an_error(store: Store) -> None:
+    world = await build(store, count=1)
+    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    error, good = sample(task, 0, outcome=Outcome.ERROR), sample(task, 0)
+    await write(store, world, FactBatch((error, good, error)))
+    assert await rows(store, "SELECT outcome FROM trajectories") == [("complete",)]
+
+
+async def test_a_task_that_gives_up_is_failed(store: Store) -> None:
+    world = await build(store, count=1)
+    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    end = TaskEnd(task.task_id, 1, "misconfigured", "404: no such model")
+    assert (await write(store, world, FactBatch(ends=(end,)))).ended == ((task.task_id, 1),)
+    state = await rows(store, f"SELECT state, error_kind, error_text FROM tasks WHERE id = {task.task_id}")
+    assert state == [(3, "misconfigured", "404: no such model")]
+
+
+async def test_a_bad_fact_takes_its_whole_batch_with_it(store: Store) -> None:
+    world = await build(store, count=1)
+    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    orphan = replace(sample(task, 1), pool_id=10**6)
+    with pytest.raises(StoreError) as caught:
+        await write(store, world, FactBatch((sample(task, 0), orphan), ends=(TaskEnd(task.task_id, 1),)))
+    assert not caught.value.retryable
+    assert await value(store, "SELECT COUNT(*) FROM trajectories") == 0
+    assert (await store.task_spans(world.sweep_id))[0].state == 1
+    assert (await write(store, world, whole(task))).stored == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "👩‍🔬 proves é\nso 𝟜",
+        "\u202eright to left\u202c\nשלום 4",
+        "'; DROP TABLE trajectories; --\n% %s :x $1 ?",
+        "broken \ufffd\nnul \x00 and lone \ud83d",
+        "\n",
+    ],
+)
+async def test_hostile_text_comes_back_as_it_went(store: Store, text: str) -> None:
+    world = await build(store, count=1)
+    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    await write(store, world, FactBatch((sample(task, 0, text=text, answer=text),)))
+    held = "".join("\ufffd" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in text)
+    assert await value(store, "SELECT text FROM trajectory_texts") == held
+    assert await value(store, "SELECT answer FROM v_samples") == held
+    steps = await rows(store, "SELECT text FROM v_steps ORDER BY step_index")
+    cut = text.find("\n") + 1
+    assert [step for (step,) in steps] == [held[:cut], held[cut:]]
+
+
+async def test_a_tree_shows_the_text_from_the_root(store: Store) -> None:
+    world = await build(store, count=1)
+    await raw_search(store, world)
+    nodes = (
+        Node(1, 0, None, 0, 0, "a\n", 1, None, None),
+        Node(1, 1, 0, 0, 1, "b\n", 1, None, "low score"),
+        Node(1, 2, 0, 1, 1, "c\n", 1, None, None),
+        Node(1, 3, 2, 0, 2, "d", 1, "stop", None),
+    )
+    await write(store, world, FactBatch(nodes=nodes))
+    await write(store, world, FactBatch(nodes=nodes))
+    tree = await rows(store, "SELECT node_index, full_text, kept FROM v_tree WHERE search_id = 1 ORDER BY 1")
+    texts = [(index, text, bool(kept)) for index, text, kept in tree]
+    assert texts == [(0, "a\n", True), (1, "a\nb\n", False), (2, "a\nc\n", True), (3, "a\nc\nd", True)]
+
+
+async def raw_search(store: Store, world: World) -> None:
+    async with store._write() as tx:
+        await tx.run(
+            """INSERT INTO searches (id, sweep_id, problem_id, generator_id, strategy, params_json, seed, budget)
+            VALUES (1, :sweep, :problem, :generator, 'beam', '{}', 7, 16)""",
+            sweep=world.sweep_id, problem=world.problem_ids[0], generator=world.generator_id,
+        )  # fmt: skip
+
+
+async def test_events_are_kept(store: Store) -> None:
+    world = await build(store)
+    await store.add_events(world.sweep_id, world.run_id, [Event("ejected", "http://r", "5 failures")])
+    assert await rows(store, "SELECT kind, subject FROM events") == [("ejected", "http://r")]
+
+
+# Grades and views -----------------------------------------------------------------------------------------
+
+
+async def graded_world(store: Store) -> World:
+    """One problem of each kind of sample: right twice, wrong, no answer, truncated, error, ungraded."""
+    world = await build(store, count=1, samples=8, task_size=8)
+    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    drawn = (
+        sample(task, 0, answer="0"),
+        sample(task, 1, answer="0.0"),
+        sample(task, 2, answer="5"),
+        sample(task, 3, answer=None),
+        sample(task, 4, answer=None, outcome=Outcome.TRUNCATED),
+        sample(task, 5, outcome=Outcome.ERROR),
+        sample(task, 6, answer="?"),
+        sample(task, 7, answer=None, outcome=Outcome.TIMED_OUT),
+    )
+    await write(store, world, FactBatch(drawn, ends=(TaskEnd(task.task_id, 1),)))
+    verdicts = {"0": "correct", "0.0": "correct", "5": "wrong"}
+    found = await store.ungraded(world.grader_id, world.sweep_id, 100)
+    assert {(a.text, a.gold) for a in found} == {(text, "0") for text in ("0", "0.0", "5", "?")}
+    grades = [GradeRecord(a.answer_id, verdicts[a.text], "exact") for a in found if a.text in verdicts]
+    await store.write_grades(world.grader_id, grades)
+    return world
+
+
+async def test_every_sample_has_one_verdict(store: Store) -> None:
+    await graded_world(store)
+    verdicts = await rows(store, "SELECT verdict FROM v_samples ORDER BY sample_index")
+    assert [v for (v,) in verdicts] == [
+        "correct", "correct", "wrong", "no_answer", "truncated", "error", "ungraded", "truncated",
+    ]  # fmt: skip
+    counts = """SELECT samples, correct, wrong, no_answer, truncated, errors, ungraded, pass_at_1, mean_tokens
+        FROM v_accuracy WHERE sweep = 's'"""
+    ((*numbers, pass_at_1, mean_tokens),) = await rows(store, counts)
+    assert [int(n) for n in numbers] == [8, 2, 1, 1, 2, 1, 1]
+    assert float(pass_at_1) == pytest.approx(2 / 6)
+    assert float(mean_tokens) == pytest.approx(10.0)
+    per_problem = "SELECT n, correct, distinct_answers FROM v_problem_counts"
+    assert [tuple(map(int, row)) for row in await rows(store, per_problem)] == [(8, 2, 4)]
+
+
+async def test_an_unreadable_reference_makes_nobody_wrong(store: Store) -> None:
+    world = await graded_world(store)
+    await store.set_gold_status({world.problem_ids[0]: "gold_unparsable"})
+    ((correct, wrong, ungraded),) = await rows(store, "SELECT correct, wrong, ungraded FROM v_accuracy")
+    assert [int(correct), int(wrong), int(ungraded)] == [0, 0, 4]
+
+
+async def test_a_sweep_looks_only_at_the_samples_it_wants(store: Store) -> None:
+    world = await graded_world(store)
+    small = await store.register_sweep("small", "{}", "h", 7)
+    await store.register_pools(small.id, world.generator_id, 7, "best_of_n", world.problem_ids, 3)
+    seen = await rows(store, "SELECT sample_index FROM v_samples WHERE sweep = 'small' ORDER BY 1")
+    assert seen == [(0,), (1,), (2,)]
+    (progress,) = await store.progress(small.id)
+    assert (progress.samples_wanted, progress.samples_stored) == (3, 3)
+
+
+async def test_estimators_get_counts_by_answer_and_cluster(store: Store) -> None:
+    world = await graded_world(store)
+    answers = await store.answers_of(world.problem_ids[0], world.grader_id)
+    ids = {answer.text: answer.answer_id for answer in answers}
+    assert await store.write_clusters(world.grader_id, {ids["0.0"]: ids["0"], ids["0"]: ids["0"]}) == 2
+    (pool,) = await store.answer_counts(world.sweep_id, world.grader_id)
+    assert (pool.pool_id, pool.samples, pool.level) == (world.pool_ids[0], 8, "1")
+    cells = {(a.outcome, a.cluster_id, a.verdict): 0 for a in pool.answers}
+    for a in pool.answers:
+        cells[a.outcome, a.cluster_id, a.verdict] += a.samples
+    assert cells == {
+        ("complete", ids["0"], "correct"): 2,
+        ("complete", ids["5"], "wrong"): 1,
+        ("complete", ids["?"], None): 1,
+        ("complete", None, None): 1,
+        ("truncated", None, None): 1,
+        ("timed_out", None, None): 1,
+        ("error", None, None): 1,
+    }
+    assert sum(a.completion_tokens for a in pool.answers) == 70
+
+
+async def test_a_new_grader_version_reads_no_old_verdict(store: Store) -> None:
+    world = await graded_world(store)
+    second = await store.register_grader("exact", "2")
+    assert len(await store.ungraded(second, world.sweep_id, 100)) == 4
+    assert int(await value(store, "SELECT ungraded FROM v_accuracy")) == 4
+    await store.choose_grading(world.sweep_id, extractor_id=None, grader_id=world.grader_id)
+    assert int(await value(store, "SELECT ungraded FROM v_accuracy")) == 1
+
+
+async def test_graders_are_compared_over_what_both_decided(store: Store) -> None:
+    world = await graded_world(store)
+    second = await store.register_grader("other", "1")
+    for answer in await store.ungraded(second, world.sweep_id, 100):
+        verdict = {"0": "correct", "?": "correct"}.get(answer.text, "wrong")
+        await store.write_grades(second, [GradeRecord(answer.answer_id, verdict)])
+    ((answers, agreed, only_a, rate),) = await rows(
+        store, "SELECT answers, agreed, only_a_correct, agreement FROM v_agreement"
+    )
+    assert [int(answers), int(agreed), int(only_a)] == [3, 2, 1]
+    assert float(rate) == pytest.approx(2 / 3)
+
+
+async def test_results_of_a_version_are_replaced_and_the_newest_version_shown(store: Store) -> None:
+    world = await build(store)
+    result = ResultRecord("best_of_n", "majority", 8, "accuracy", "1", 0.5, 0.1, 2)
+    await store.write_results(world.sweep_id, [result])
+    await store.write_results(world.sweep_id, [replace(result, value=0.6)])
+    assert await rows(store, "SELECT value FROM v_results") == [(0.6,)]
+    await store.write_results(world.sweep_id, [replace(result, value=0.7, estimator_version="2")])
+    assert await rows(store, "SELECT value, estimator_version FROM v_results") == [(0.7, "2")]
+    assert await value(store, "SELECT COUNT(*) FROM results") == 2
+
+
+# People ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM problems",
+        "INSERT INTO graders (name, version) VALUES ('x', '1') RETURNING id",
+        "UPDATE sweeps SET name = 'x'",
+        "DROP TABLE problems",
+        "CREATE TEMPORARY TABLE x (a INTEGER)",
+        "VACUUM",
+        "COMMIT",
+        "SELECT 1; DELETE FROM problems",
+        "not sql at all",
+        "",
+    ],
+)
+async def test_a_query_cannot_write(store: Store, sql: str) -> None:
+    await build(store)
+    with pytest.raises(QueryRefused):
+        await store.query(sql)
+    assert await value(store, "SELECT COUNT(*) FROM problems") == 2
+    assert await value(store, "SELECT name FROM sweeps") == "s"
+
+
+async def test_a_query_cannot_reach_other_files_or_programs(store: Store, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    attempts = [f"ATTACH '{target}' AS x", f"VACUUM INTO '{target}'"]
+    if store.shown_url.startswith("postgresql"):
+        attempts = [f"COPY (SELECT 1) TO PROGRAM 'cat > {target}'", f"COPY (SELECT 1) TO '{target}'"]
+    for attempt in attempts:
+        with pytest.raises(QueryRefused):
+            await store.query(attempt)
+    assert not target.exists()
+
+
+async def test_a_query_is_limited_in_rows_and_time(store: Store) -> None:
+    await store.register_problems(problems(20))
+    found = await store.query("SELECT id, dataset FROM problems ORDER BY id", limit=3)
+    assert found.columns == ["id", "dataset"]
+    assert len(found.rows) == 3
+    endless = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i > 0) SELECT MAX(i) FROM n"
+    )
+    if store.shown_url.startswith("postgresql"):
+        endless = "SELECT pg_sleep(60)"
+    with pytest.raises(QueryRefused, match="longer than"):
+        await store.query(endless, timeout_s=0.2)
+
+
+async def test_every_table_view_and_column_is_explained(store: Store) -> None:
+    known = {(a, b): c for a, b, c in (await store.query("SELECT * FROM schema_comments", limit=9999)).rows}
+    assert all(known.values())
+    views = {name for name, column in known if name.startswith("v_") and not column}
+    for view in views:
+        columns = (await store.query(f"SELECT * FROM {view}")).columns
+        assert columns == [column for name, column in known if name == view and column] or set(columns) == {
+            column for name, column in known if name == view and column
+        }
+    assert {"v_samples", "v_accuracy", "v_steps", "v_tree", "v_cost", "v_progress"} <= views
+
+
+# Opening --------------------------------------------------------------------------------------------------
+
+
+async def test_a_store_opened_for_reading_cannot_write(store: Store, store_url: str) -> None:
+    await build(store)
+    async with await Store.open(store_url, read_only=True) as reader:
+        assert len(await reader.sweeps()) == 1
+        with pytest.raises(StoreError):
+            await reader.register_sweep("x", "{}", "h", 1)
+
+
+async def test_a_password_is_never_shown() -> None:
+    with pytest.raises(StoreError) as caught:
+        await Store.open("postgresql://user:hunter2@127.0.0.1:1/none")
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(StoreRefused) as refused:
+        await Store.open("mysql://user:hunter2@h/none")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_records_of_the_world_differ() -> None:
+    assert len({p.content_hash for p in problems(50)}) == 50
+    assert isinstance(problems(1)[0], ProblemRecord)
+    assert Trajectory.__slots__

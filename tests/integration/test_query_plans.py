@@ -1,0 +1,149 @@
+"""The queries of the hot path and the main views use indexes, and none reads a text it does not show.
+
+The tables are filled and analysed first: on an empty table PostgreSQL prefers to read it whole.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.store import Store
+from orchestrator.store.backend import Transaction
+from orchestrator.store.grading import UNGRADED
+from orchestrator.store.queries import ANSWER_COUNTS, COVERAGE, TASK_SPANS
+from orchestrator.store.work import EXPIRE, OWED, PRESENT, claim_sql
+from tests.store_world import World, build
+
+SAMPLES = 64
+
+
+async def fill(store: Store, world: World) -> None:
+    """Make the large tables large, in SQL."""
+    on_sqlite = store.shown_url.startswith("sqlite")
+    numbers = (
+        f"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {SAMPLES - 1})"
+        if on_sqlite
+        else f"WITH n(i) AS (SELECT generate_series(0, {SAMPLES - 1}))"
+    )
+    async with store._write() as tx:
+        await tx.run(
+            f"""INSERT INTO trajectories
+                (id, pool_id, sample_index, seed, outcome, latency_s, retries, created_at)
+            {numbers} SELECT CAST(p.id AS BIGINT) * 1048576 + n.i, p.id, n.i, n.i, 'complete', 0, 0, 0
+            FROM pools p, n WHERE 1 = 1"""
+        )
+        await tx.run("INSERT INTO trajectory_texts SELECT id, 'a text', '[6]' FROM trajectories WHERE 1 = 1")
+        await tx.run(
+            f"""INSERT INTO extractions (trajectory_id, extractor_id)
+            SELECT id, {world.extractor_id} FROM trajectories WHERE 1 = 1"""
+        )
+        await tx.run("ANALYZE")
+
+
+@pytest.fixture
+async def world(store: Store) -> World:
+    built = await build(store, count=300, samples=SAMPLES, task_size=2)
+    await fill(store, built)
+    return built
+
+
+async def plan(tx: Transaction, sql: str, **values: object) -> str:
+    explain = "EXPLAIN QUERY PLAN " if tx.backend.dialect == "sqlite" else "EXPLAIN "
+    return "\n".join(str(row[-1]) for row in await tx.rows(explain + sql, **values))
+
+
+def scans(found: str) -> set[str]:
+    """Large tables that a plan reads from end to end."""
+    large = ("trajectories", "trajectory_texts", "extractions", "tasks", "usage", "nodes", "scores")
+    aliases = {"j": "trajectories", "t": "", "x": ""}
+    read: set[str] = set()
+    for line in found.splitlines():
+        words = line.replace("->", " ").split()
+        if words[:1] == ["SCAN"] and "USING" not in words:
+            read.add(aliases.get(words[1], words[1]) or words[1])
+        if "Seq" in words and "on" in words:
+            read.add(words[words.index("on") + 1])
+    return {name for name in read if name in large or name in aliases}
+
+
+async def test_claiming_walks_the_pending_tasks_in_order(store: Store, world: World) -> None:
+    async with store._write() as tx:
+        sql = claim_sql(tx.backend)
+        found = await plan(tx, sql, sweep_id=world.sweep_id, run_id=world.run_id, limit=16, now=0.0)
+    assert "ix_tasks_pending" in found
+    assert scans(found) == set()
+
+
+async def test_expiring_touches_only_running_tasks(store: Store, world: World) -> None:
+    async with store._write() as tx:
+        found = await plan(tx, EXPIRE, run_id=world.run_id, silent_since=0.0)
+    assert "ix_tasks_running" in found
+
+
+async def test_what_a_task_owes_is_a_range_of_keys(store: Store, world: World) -> None:
+    tasks = [task.task_id for task in await store.claim(world.sweep_id, world.run_id, 16)]
+    async with store._read() as tx:
+        for sql in (OWED, PRESENT):
+            found = await plan(tx, sql, ids=tasks)
+            assert scans(found) == set(), found
+
+
+async def test_resuming_reads_tasks_through_an_index_that_covers(store: Store, world: World) -> None:
+    async with store._read() as tx:
+        spans = await plan(tx, TASK_SPANS, sweep_id=world.sweep_id, kind="sample")
+        wanted = await plan(tx, COVERAGE, sweep_id=world.sweep_id)
+    if tx.backend.dialect == "sqlite":  # PostgreSQL may well read a table whose every row is wanted
+        assert "COVERING INDEX ix_tasks_span" in spans
+        assert scans(spans) == set()
+    assert "trajectories" not in spans + wanted
+
+
+async def test_ungraded_answers_are_found_by_problem(store: Store, world: World) -> None:
+    async with store._read() as tx:
+        found = await plan(tx, UNGRADED, grader_id=1, sweep_id=world.sweep_id, limit=100)
+    assert "trajectories" not in found
+    if tx.backend.dialect == "sqlite":
+        assert "ix_answers_problem_id" in found
+
+
+@pytest.mark.parametrize(
+    "view", ["v_samples", "v_pool_answers", "v_problem_counts", "v_accuracy", "v_progress", "v_cost"]
+)
+async def test_main_views_read_ranges_and_no_text(store: Store, world: World, view: str) -> None:
+    async with store._read() as tx:
+        found = await plan(tx, f"SELECT * FROM {view} WHERE sweep_id = :id", id=world.sweep_id)
+        whole = await plan(tx, f"SELECT * FROM {view}")
+    assert "trajectory_texts" not in found + whole
+    if tx.backend.dialect == "sqlite":
+        assert scans(found) == set(), found
+
+
+async def test_answer_counts_read_ranges_and_no_text(store: Store, world: World) -> None:
+    async with store._read() as tx:
+        found = await plan(tx, ANSWER_COUNTS, sweep_id=world.sweep_id, grader_id=world.grader_id)
+    assert "trajectory_texts" not in found
+    assert scans(found) - {"extractions"} == set(), found
+
+
+@pytest.mark.parametrize(("view", "column"), [("v_steps", "trajectory_id"), ("v_tree", "search_id")])
+async def test_views_of_text_are_cheap_when_filtered(
+    store: Store, world: World, view: str, column: str
+) -> None:
+    async with store._read() as tx:
+        found = await plan(tx, f"SELECT * FROM {view} WHERE {column} = :id", id=1 << 20)
+    if tx.backend.dialect == "sqlite":
+        assert "SEARCH" in found
+        assert "SCAN x\n" not in found
+        assert "SCAN n\n" not in found
+
+
+async def test_failed_samples_are_found_without_reading_the_others(store: Store, world: World) -> None:
+    async with store._read() as tx:
+        found = await plan(tx, "SELECT task_id FROM trajectories WHERE outcome = 'error'")
+    assert "ix_trajectories_error" in found
+
+
+def test_a_scan_would_be_noticed() -> None:
+    assert scans("SCAN trajectories") == {"trajectories"}
+    assert scans("  ->  Seq Scan on trajectory_texts  (cost=0)") == {"trajectory_texts"}
+    assert scans("SCAN t USING INDEX i\nSEARCH x USING PRIMARY KEY") == set()

@@ -1,0 +1,97 @@
+"""A process that writes is killed at random points; whatever is there afterwards is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store import Store, Writer
+from tests.store_world import World, build, whole
+
+KILLS = 4
+SAMPLES = 512
+
+CHECKS = {
+    "a trajectory without text": """SELECT COUNT(*) FROM trajectories t
+        LEFT JOIN trajectory_texts x ON x.trajectory_id = t.id WHERE x.text IS NULL""",
+    "a trajectory without extraction": """SELECT COUNT(*) FROM trajectories t
+        LEFT JOIN extractions x ON x.trajectory_id = t.id WHERE x.trajectory_id IS NULL""",
+    "a done task that lacks a sample": """SELECT COUNT(*) FROM tasks k WHERE k.state = 2 AND k.sample_count <> (
+        SELECT COUNT(*) FROM trajectories t WHERE t.id >= CAST(k.pool_id AS BIGINT) * 1048576 + k.sample_start
+        AND t.id < CAST(k.pool_id AS BIGINT) * 1048576 + k.sample_start + k.sample_count)""",
+    "usage that does not match": """SELECT COUNT(*) FROM (SELECT t.task_id, COUNT(*) AS n FROM trajectories t
+        GROUP BY t.task_id) s LEFT JOIN usage u ON u.task_id = s.task_id AND u.completion_tokens = 10 * s.n
+        WHERE u.task_id IS NULL""",
+}
+
+
+@pytest.mark.chaos
+async def test_a_killed_writer_leaves_whole_facts(store_url: str) -> None:
+    async with await Store.open(store_url) as store:
+        await build(store, count=4, samples=SAMPLES, task_size=2)
+    for seed in range(KILLS):
+        await run_and_kill(store_url, after_s=random.Random(seed).uniform(0.05, 0.5))
+        async with await Store.open(store_url) as store:
+            for fault, sql in CHECKS.items():
+                assert (await store.query(sql)).rows == [(0,)], fault
+    async with await Store.open(store_url) as store:
+        stored = (await store.progress())[0].samples_stored
+        assert stored > 0
+        await finish(store)
+        (progress,) = await store.progress()
+        assert (progress.samples_stored, progress.tasks_done) == (4 * SAMPLES, 4 * SAMPLES // 2)
+
+
+async def run_and_kill(url: str, after_s: float) -> None:
+    """Kill the writing process `after_s` after its first acknowledged commit."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.integration.test_store_kill", url,
+        stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"writing\n"
+    await asyncio.sleep(after_s)
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGKILL)
+    await process.wait()
+
+
+async def finish(store: Store) -> None:
+    (sweep,) = await store.sweeps()
+    extractor_id = await store.register_extractor("boxed", "1")
+    run_id = await store.start_run(sweep.id, "host", os.getpid())
+    world = World(sweep.id, run_id, extractor_id, 1, 1, [], [])
+    await work(store, world, limit=10_000, announce=False)
+
+
+async def work(store: Store, world: World, limit: int, *, announce: bool) -> None:
+    """Claim everything that may be claimed and write it, a task a batch."""
+    async with Writer(store, run_id=world.run_id, extractor_id=world.extractor_id) as writer:
+        far_ahead = 4e9  # leases of the killed have run out
+        tasks = await store.claim(world.sweep_id, world.run_id, limit, now=far_ahead)
+        for start in range(0, len(tasks), 8):
+            async with asyncio.TaskGroup() as group:
+                for task in tasks[start : start + 8]:
+                    group.create_task(writer.put(whole(task)))
+            if announce and start == 0:
+                print("writing", flush=True)
+
+
+async def main(url: str) -> None:
+    async with await Store.open(url) as store:
+        (sweep,) = await store.sweeps()
+        extractor_id = await store.register_extractor("boxed", "1")
+        run_id = await store.start_run(sweep.id, "host", os.getpid())
+        await work(store, World(sweep.id, run_id, extractor_id, 1, 1, [], []), limit=400, announce=True)
+        await asyncio.sleep(60)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
