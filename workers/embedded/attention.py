@@ -2,7 +2,7 @@
 
 A sequence attends over its own keys padded to a multiple of `BUCKET_TOKENS` that depends on its own length
 only; sequences of one bucket share a call, in which BLAS still sees one sequence at a time. A prompt is
-processed in chunks of `BLOCK_ROWS` rows at absolute positions, so the keys and values of a prefix are the
+processed in chunks of `CHUNK_TOKENS` rows at absolute positions, so the keys and values of a prefix are the
 same bits in every prompt that begins with it. Knows neither weights, sampling nor text.
 """
 
@@ -13,9 +13,11 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from workers.embedded.model import BLOCK_ROWS, Architecture, Floats, Ints, padded_rows
+from workers.embedded.blas import BLOCK_CHOICES, Floats
+from workers.embedded.model import Architecture, Ints
 
 BUCKET_TOKENS = 64
+CHUNK_TOKENS = BLOCK_CHOICES[0]  # a multiple of every possible block of rows
 
 
 class Slots:
@@ -122,19 +124,19 @@ def bucket(length: int) -> int:
 
 def chunk_rows(prompts: list[PromptCache], chunks: list[int]) -> tuple[Ints, Ints]:
     """Give token ids and positions, (rows,) each, of chunks of prompts; padding has token 0 at position 0."""
-    tokens = np.zeros(len(chunks) * BLOCK_ROWS, np.int64)
+    tokens = np.zeros(len(chunks) * CHUNK_TOKENS, np.int64)
     positions = np.zeros_like(tokens)
     for block, (prompt, chunk) in enumerate(zip(prompts, chunks, strict=True)):
         piece = prompt.tokens[_span(chunk)]
-        start = block * BLOCK_ROWS
+        start = block * CHUNK_TOKENS
         tokens[start : start + len(piece)] = piece
-        positions[start : start + len(piece)] = np.arange(len(piece)) + chunk * BLOCK_ROWS
+        positions[start : start + len(piece)] = np.arange(len(piece)) + chunk * CHUNK_TOKENS
     return tokens, positions
 
 
 def chunks_from(prompt: PromptCache, start: int) -> range:
     """List the chunks that are left when the first `start` tokens (whole chunks) are known."""
-    return range(start // BLOCK_ROWS, padded_rows(prompt.length) // BLOCK_ROWS)
+    return range(start // CHUNK_TOKENS, -(-prompt.length // CHUNK_TOKENS))
 
 
 def _attend_group(group: Group, query: Floats, keys: Floats, values: Floats, mixed: Floats) -> None:
@@ -160,7 +162,7 @@ def _attend_group(group: Group, query: Floats, keys: Floats, values: Floats, mix
 
 
 def _attend_chunk(query: Floats, prompt: PromptCache, layer: int, chunk: int, mask: Floats) -> Floats:
-    """Attend with BLOCK_ROWS queries (rows, heads, head_dim) over everything up to the end of their chunk."""
+    """Attend with CHUNK_TOKENS queries (rows, heads, head_dim) over everything up to the end of their chunk."""
     rows, heads, head_dim = query.shape
     length = mask.shape[1]
     keys, values = prompt.keys[layer, :, :length], prompt.values[layer, :, :length]
@@ -202,11 +204,11 @@ def _runs(rows: Ints, start: int, stop: int) -> list[Run]:
 
 
 def _causal_mask(chunk: int) -> Floats:
-    """Give (BLOCK_ROWS, keys): minus infinity on keys that come after the query."""
-    queries = np.arange(BLOCK_ROWS) + chunk * BLOCK_ROWS
-    keys = np.arange(bucket((chunk + 1) * BLOCK_ROWS))
+    """Give (CHUNK_TOKENS, keys): minus infinity on keys that come after the query."""
+    queries = np.arange(CHUNK_TOKENS) + chunk * CHUNK_TOKENS
+    keys = np.arange(bucket((chunk + 1) * CHUNK_TOKENS))
     return np.where(keys > queries[:, None], np.float32(-np.inf), np.float32(0))
 
 
 def _span(chunk: int) -> slice:
-    return slice(chunk * BLOCK_ROWS, (chunk + 1) * BLOCK_ROWS)
+    return slice(chunk * CHUNK_TOKENS, (chunk + 1) * CHUNK_TOKENS)

@@ -15,7 +15,8 @@ import numpy as np
 
 from workers.embedded import sampling
 from workers.embedded.attention import BUCKET_TOKENS, DecodeAttention, Slots
-from workers.embedded.model import Floats, Ints, Model, padded_rows
+from workers.embedded.blas import Floats
+from workers.embedded.model import Ints, Model
 from workers.embedded.prompts import Prompt, Prompts
 from workers.embedded.sampling import Doubles, Sampling
 from workers.embedded.text import Text, Transcript, find_stop
@@ -269,9 +270,14 @@ class Batch:
         """Run the newest token of every row through the model; give the logits of the next."""
         positions = np.array([sequence.position for sequence in rows])
         attend = DecodeAttention(self._slots, np.array([sequence.slot for sequence in rows]), positions)
-        tokens = _padded(np.array([sequence.ids[-1] for sequence in rows]))
-        hidden = self._model.forward(tokens, _padded(positions), attend)
+        tokens = self._padded(np.array([sequence.ids[-1] for sequence in rows]))
+        hidden = self._model.forward(tokens, self._padded(positions), attend)
         return self._model.logits(hidden[: len(rows)])
+
+    def _padded(self, values: Ints) -> Ints:
+        result = np.zeros(self._model.padded(len(values)), np.int64)
+        result[: len(values)] = values
+        return result
 
     def _advance(self, sequences: list[_Sequence], logits: Floats) -> list[Job]:
         """Choose the next token of every sample and end those that are complete."""
@@ -347,12 +353,6 @@ class Batch:
 
     def _unadmitted(self, job: Job) -> int:
         return len(job.request.seeds) - job.admitted if job.left else 0
-
-
-def _padded(values: Ints) -> Ints:
-    result = np.zeros(padded_rows(len(values)), np.int64)
-    result[: len(values)] = values
-    return result
 
 
 def _token_logprobs(token: int, log_probs: Doubles, wanted: Wanted) -> TokenLogprobs:

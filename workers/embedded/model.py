@@ -1,15 +1,15 @@
 """A Llama decoder in NumPy whose result for a row never depends on the other rows of the batch.
 
-Every matrix product runs on blocks of exactly `BLOCK_ROWS` rows, so BLAS sees one shape however many
-sequences are running, and every reduction is over the last axis; a row therefore goes through the same
-instructions whatever it is batched with. Attention is handed in by the caller (`attention.py`). This module
-knows weights and arithmetic; it must not know sequences, slots, sampling or text.
+Every matrix product runs on blocks of one fixed number of rows, so BLAS sees one shape however many sequences
+are running (`blas.py`), and every reduction is over the last axis; a row therefore goes through the same
+instructions whatever it is batched with. Attention is handed in by the caller (`attention.py`). This module knows
+weights and arithmetic; it must not know sequences, slots, sampling or text.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-BLOCK_ROWS = 32
+from workers.embedded.blas import Floats, product, uniform_block
 
-Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Attend = Callable[[int, Floats, Floats, Floats], Floats]
 """(layer, query (rows, heads, dim), key, value (rows, kv_heads, dim)) -> (rows, heads * dim)."""
@@ -86,34 +85,44 @@ class Model:
         self._head = _folded(tensors["model.norm.weight"], head)
         self._layers = [_layer(architecture, tensors, index) for index in range(architecture.layers)]
         self._cos, self._sin = _rotation(architecture)
+        self.block = uniform_block([*self._matrices(), self._head])
+        """Rows come in multiples of this number."""
 
     @property
     def parameters(self) -> int:
         """Number of weights, norms not counted."""
-        matrices = [
-            m for layer in self._layers for m in (layer.qkv, layer.attention_out, layer.gate_up, layer.down)
-        ]
-        return self._embedding.size + sum(matrix.size for matrix in matrices)
+        return self._embedding.size + sum(matrix.size for matrix in self._matrices())
 
     def forward(self, tokens: Ints, positions: Ints, attend: Attend) -> Floats:
         """Map token ids at positions, (rows,) each, to normalised hidden states (rows, hidden).
 
-        `rows` must be a multiple of BLOCK_ROWS; what the caller pads with does not matter.
+        `rows` must be a multiple of `block`; what the caller pads with does not matter.
         """
         x = self._embedding[tokens]
         cos, sin = self._cos[positions][:, None], self._sin[positions][:, None]
         for index, layer in enumerate(self._layers):
-            query, key, value = self._heads(_product(self._normal(x), layer.qkv), cos, sin)
-            x += _product(attend(index, query, key, value), layer.attention_out)
-            x += _product(_swiglu(_product(self._normal(x), layer.gate_up)), layer.down)
+            query, key, value = self._heads(self._times(self._normal(x), layer.qkv), cos, sin)
+            x += self._times(attend(index, query, key, value), layer.attention_out)
+            x += self._times(_swiglu(self._times(self._normal(x), layer.gate_up)), layer.down)
         return self._normal(x)
 
     def logits(self, hidden: Floats) -> Floats:
         """Map normalised hidden states (rows, hidden) to logits (rows, vocabulary); any number of rows."""
         rows = len(hidden)
-        padded = np.zeros((padded_rows(rows), hidden.shape[1]), np.float32)
+        padded = np.zeros((self.padded(rows), hidden.shape[1]), np.float32)
         padded[:rows] = hidden
-        return _product(padded, self._head)[:rows]
+        return self._times(padded, self._head)[:rows]
+
+    def padded(self, rows: int) -> int:
+        """Round a number of rows up to whole blocks."""
+        return -(-rows // self.block) * self.block
+
+    def _times(self, x: Floats, weight: Floats) -> Floats:
+        return product(x, weight, self.block)
+
+    def _matrices(self) -> Iterator[Floats]:
+        for layer in self._layers:
+            yield from (layer.qkv, layer.attention_out, layer.gate_up, layer.down)
 
     def _normal(self, x: Floats) -> Floats:
         """RMSNorm without its weight (Zhang and Sennrich 2019)."""
@@ -144,18 +153,6 @@ def load(folder: Path) -> Model:
         return Model(architecture, tensors)
     except KeyError as error:
         raise UnsupportedModelError(f"{folder}: the checkpoint has no tensor {error}") from error
-
-
-def padded_rows(rows: int) -> int:
-    """Round up to whole blocks."""
-    return -(-rows // BLOCK_ROWS) * BLOCK_ROWS
-
-
-def _product(x: Floats, weight: Floats) -> Floats:
-    """Multiply (rows, inputs) by (inputs, outputs), one block of rows at a time."""
-    blocks = x.reshape(-1, BLOCK_ROWS, x.shape[1])
-    result: Floats = np.matmul(blocks, weight).reshape(len(x), -1)
-    return result
 
 
 def _swiglu(gate_up: Floats) -> Floats:

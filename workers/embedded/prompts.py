@@ -1,6 +1,6 @@
 """Prefill: each distinct prompt is computed once, and what it shares with recent prompts is not recomputed.
 
-Whole chunks of `BLOCK_ROWS` tokens are shared between prompts that begin alike; since their keys and values
+Whole chunks of `CHUNK_TOKENS` tokens are shared between prompts that begin alike; since their keys and values
 are the same bits either way (`attention.py`), a hit can never change a sample. Knows the model; it must not
 know samples or requests.
 """
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workers.embedded.attention import PrefillAttention, PromptCache, chunk_rows, chunks_from
-from workers.embedded.model import BLOCK_ROWS, Floats, Ints, Model
+from workers.embedded.attention import CHUNK_TOKENS, PrefillAttention, PromptCache, chunk_rows, chunks_from
+from workers.embedded.blas import Floats
+from workers.embedded.model import Ints, Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Prompts:
     def _plan(self, tokens: Ints) -> _Work:
         """Find the longest known beginning in whole chunks; the last token is never part of it."""
         cache = PromptCache(self._model.architecture, tokens)
-        for start in range((len(tokens) - 1) // BLOCK_ROWS * BLOCK_ROWS, 0, -BLOCK_ROWS):
+        for start in range((len(tokens) - 1) // CHUNK_TOKENS * CHUNK_TOKENS, 0, -CHUNK_TOKENS):
             key = self._by_prefix.get(tokens[:start].tobytes())
             if key is not None:
                 cache.copy_prefix(self._recent[key].cache, start)
@@ -85,9 +86,9 @@ class Prompts:
             return []
         blocks = [(item.cache, chunk) for item in work for chunk in chunks_from(item.cache, item.start)]
         hidden = self._pass([cache for cache, _ in blocks], [chunk for _, chunk in blocks])
-        ends = np.cumsum([len(chunks_from(item.cache, item.start)) for item in work]) * BLOCK_ROWS
+        ends = np.cumsum([len(chunks_from(item.cache, item.start)) for item in work]) * CHUNK_TOKENS
         last = [
-            end - BLOCK_ROWS + (len(item.tokens) - 1) % BLOCK_ROWS
+            end - CHUNK_TOKENS + (len(item.tokens) - 1) % CHUNK_TOKENS
             for end, item in zip(ends, work, strict=True)
         ]
         logits = self._model.logits(hidden[last])
@@ -121,4 +122,4 @@ class Prompts:
 
 def _prefixes(prompt: Prompt) -> list[bytes]:
     tokens = prompt.cache.tokens
-    return [tokens[:end].tobytes() for end in range(BLOCK_ROWS, len(tokens) + 1, BLOCK_ROWS)]
+    return [tokens[:end].tobytes() for end in range(CHUNK_TOKENS, len(tokens) + 1, CHUNK_TOKENS)]

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.embedded.model import Floats, Ints
+from workers.embedded.blas import Floats
+from workers.embedded.model import Ints
 
 GREEDY_BELOW = 1e-5  # temperatures below this mean greedy, as in vLLM
 NUMBERS_A_DRAW = 64

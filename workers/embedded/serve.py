@@ -2,8 +2,7 @@
 
 It prints one JSON line when it is ready, serves on loopback unless told otherwise, and ends on SIGTERM,
 SIGINT, or, with `--exit-with-stdin`, when its standard input closes: then it cannot outlive the parent that
-holds the other end, not even one that was killed. NumPy is imported only after the number of BLAS threads is
-fixed, see `main`.
+holds the other end, not even one that was killed.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ import threading
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from workers.embedded.engine import Engine
+from aiohttp import web
 
-DEFAULT_SLOTS = 128
+from workers.embedded import engine
+from workers.embedded.blas import limit_threads
+from workers.embedded.engine import DEFAULT_SLOTS, Engine
+from workers.embedded.server import create_app
+
 SHUTDOWN_S = 2.0  # granted to replies on their way when the server stops
-SWITCH_INTERVAL_S = (
-    0.0005  # the decoding thread asks for the interpreter after every NumPy call; do not let it wait
-)
+SWITCH_INTERVAL_S = 0.0005  # the decoding thread asks for the interpreter after every NumPy call
 
 Announcement = Mapping[str, str]
 Announce = Callable[[Announcement], None]
@@ -44,13 +43,22 @@ def resolve_model(model: str | Path) -> Path:
 
     Raises UnknownModelError naming what there is.
     """
-    shipped = Path(str(files("workers.embedded") / "models"))
+    shipped = _shipped()
     candidates = [shipped / model] if len(Path(model).parts) == 1 else []
     for folder in (*candidates, Path(model)):
         if (folder / "config.json").is_file():
             return folder.resolve()
-    names = ", ".join(sorted(path.name for path in shipped.iterdir() if path.is_dir()))
+    names = ", ".join(built_in_models())
     raise UnknownModelError(f"no model {str(model)!r}: wanted a folder with config.json, or one of: {names}")
+
+
+def built_in_models() -> list[str]:
+    """Names of the models that are part of the package."""
+    return sorted(path.name for path in _shipped().iterdir() if path.is_dir())
+
+
+def _shipped() -> Path:
+    return Path(str(files("workers.embedded") / "models"))
 
 
 def run_server(
@@ -65,11 +73,11 @@ def run_server(
 ) -> int:
     """Serve until told to stop. When ready, `announce` gets `url` (up to /v1) and `model`; port 0: any free.
 
-    Give it a process of its own: it takes over SIGTERM and SIGINT. Returns the exit status, 1 when the engine
-    failed. Raises UnknownModelError, UnsupportedModelError, or OSError when the address is taken.
+    Give it a process of its own: it takes over SIGTERM and SIGINT, and sets BLAS to one thread. Returns the exit
+    status, 1 when the engine failed. Raises UnknownModelError, UnsupportedModelError, or OSError when the address
+    is taken.
     """
-    from workers.embedded import engine  # loads NumPy, see `main`
-
+    limit_threads(1)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     folder = resolve_model(model)
 
@@ -84,10 +92,6 @@ def run_server(
 async def _serve(
     engine: Engine, host: str, port: int, api_key: str | None, stop: asyncio.Event, announce: Announce
 ) -> int:
-    from aiohttp import web  # imported with the engine, not before
-
-    from workers.embedded.server import create_app
-
     app = create_app(engine, api_key=api_key)
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
@@ -135,9 +139,6 @@ def _await_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and serve; errors go to stderr as one line, with exit status 2."""
     options = _parser().parse_args(arguments)
-    # The matrices are far too small for BLAS threads, which only add waiting; read when NumPy is loaded.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("MKL_NUM_THREADS", "1")
     try:
         return run_server(
             options.model,
