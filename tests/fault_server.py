@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on loopback that misbehaves on order, and answers alike to equal (prompt, seed).
+"""An OpenAI-compatible server on loopback that misbehaves on order; equal (prompt, seed) get equal answers.
 
 For tests only. Faults come from a script (one entry a request, in order of arrival) and then at random with
 given probabilities. Everything it is asked and everything it hands out is counted.
@@ -85,8 +85,8 @@ def default_text(prompt: str, seed: int) -> str:
 class FaultServer:
     """Async context manager. `url` ends in `/v1`; `stop` and `start` take it down and up on the same port.
 
-    latency_s: seconds a reply takes, or a function of a seeded generator. slots: requests served at a time, the
-    others queue. reject_above: 429 while more requests than that are under way. child_seeds: whether child j
+    latency_s: seconds a reply takes, or a function of a seeded generator. slots: requests served at a time,
+    the others queue. reject_above: 429 while more requests than that are under way. child_seeds: whether child j
     draws with seed + j. refuses: fields answered with a 400 that names them. ignores: fields without effect
     (return_token_ids, logprobs, top_k). max_model_len: in characters of the prompt. choose: fault by prompt,
     before script and rates.

@@ -17,6 +17,7 @@ GROWTH = 0.05
 START = 20
 COOLDOWN_S = 15.0
 HISTORY = 64
+_ROUNDING = 1e-9  # of an amount: waiting exactly as long as told must be enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,8 @@ class TokenBucket:
     def delay_s(self, amount: float, now: float) -> float:
         """Seconds until `amount` may be taken; 0: now."""
         self._refill(now)
-        return max(0.0, min(amount, self._capacity) - self._balance) / self._per_s
+        missing = min(amount, self._capacity) - self._balance
+        return missing / self._per_s if missing > _ROUNDING else 0.0
 
     def take(self, amount: float, now: float) -> None:
         """Take it, into debt if need be; a negative amount gives back."""

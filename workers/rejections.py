@@ -81,6 +81,8 @@ def failure_of(
     message = f"HTTP {status}: {complaint.message}"
     if status == 429 and complaint.code != "insufficient_quota":
         return RateLimited(message, status=status, retry_after_s=retry_after_s)
+    if status < 300:
+        return MalformedReply(message, status=status)
     if status >= 500 or status in _SERVER_FAULTS:
         return ServerFault(message, status=status, retry_after_s=retry_after_s)
     return _refusal(status, complaint, sent, max_tokens)(message, status=status)
