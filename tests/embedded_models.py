@@ -150,7 +150,9 @@ class Reference:
 
     def _norm(self, name: str, x: Doubles) -> Doubles:
         scale = np.sqrt((x**2).mean(-1, keepdims=True) + self.config["rms_norm_eps"])
-        return x / scale * self.tensors[name + ".weight"]
+        scaled: Doubles = x / scale * self.tensors[name + ".weight"]
+        return scaled
 
     def _linear(self, name: str, x: Doubles) -> Doubles:
-        return x @ self.tensors[name + ".weight"].T
+        result: Doubles = x @ self.tensors[name + ".weight"].T
+        return result

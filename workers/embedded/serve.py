@@ -17,48 +17,23 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
 
 from aiohttp import web
 
 from workers.embedded import engine
 from workers.embedded.blas import limit_threads
+from workers.embedded.catalog import UnknownModelError, built_in_models, resolve_model
 from workers.embedded.engine import DEFAULT_SLOTS, Engine
 from workers.embedded.server import create_app
 
-SHUTDOWN_S = 2.0  # granted to replies on their way when the server stops
+SHUTDOWN_S = 0.5  # granted to replies on their way when the server stops
 SWITCH_INTERVAL_S = 0.0005  # the decoding thread asks for the interpreter after every NumPy call
+
+__all__ = ["UnknownModelError", "built_in_models", "main", "resolve_model", "run_server"]
 
 Announcement = Mapping[str, str]
 Announce = Callable[[Announcement], None]
-
-
-class UnknownModelError(ValueError):
-    """There is no built-in model of that name and no such folder."""
-
-
-def resolve_model(model: str | Path) -> Path:
-    """Find the folder of a built-in model by name, or take a path to a Hugging Face folder as it is.
-
-    Raises UnknownModelError naming what there is.
-    """
-    shipped = _shipped()
-    candidates = [shipped / model] if len(Path(model).parts) == 1 else []
-    for folder in (*candidates, Path(model)):
-        if (folder / "config.json").is_file():
-            return folder.resolve()
-    names = ", ".join(built_in_models())
-    raise UnknownModelError(f"no model {str(model)!r}: wanted a folder with config.json, or one of: {names}")
-
-
-def built_in_models() -> list[str]:
-    """Names of the models that are part of the package."""
-    return sorted(path.name for path in _shipped().iterdir() if path.is_dir())
-
-
-def _shipped() -> Path:
-    return Path(str(files("workers.embedded") / "models"))
 
 
 def run_server(

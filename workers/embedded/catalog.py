@@ -1,0 +1,32 @@
+"""Which models are part of the package, and where. Light: it may be imported where only names are wanted."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+
+class UnknownModelError(ValueError):
+    """There is no built-in model of that name and no such folder."""
+
+
+def resolve_model(model: str | Path) -> Path:
+    """Find the folder of a built-in model by name, or take a path to a Hugging Face folder as it is.
+
+    Raises UnknownModelError naming what there is.
+    """
+    candidates = [_shipped() / model] if len(Path(model).parts) == 1 else []
+    for folder in (*candidates, Path(model)):
+        if (folder / "config.json").is_file():
+            return folder.resolve()
+    names = ", ".join(built_in_models())
+    raise UnknownModelError(f"no model {str(model)!r}: wanted a folder with config.json, or one of: {names}")
+
+
+def built_in_models() -> list[str]:
+    """Names of the models that are part of the package."""
+    return sorted(path.name for path in _shipped().iterdir() if path.is_dir())
+
+
+def _shipped() -> Path:
+    return Path(str(files("workers.embedded") / "models"))
