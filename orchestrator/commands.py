@@ -28,11 +28,13 @@ from orchestrator.settings import store_url
 from orchestrator.spec import SweepSpec
 from orchestrator.spec_file import load_sweep
 from orchestrator.store import Store
-from orchestrator.sweep import RunOptions, RunReport, run_sweep
+from orchestrator.sweep import NOTHING_TO_DO, RunOptions, RunReport, run_sweep
 from workers.grading import GraderPool
 
 DEFAULT_STORE = "sqlite:///ttc.db"
 FORMATS = ("table", "csv", "json")
+CELL_WIDTH = 60
+"""Characters of a value that the table of `ttc sql` shows; csv and json show all."""
 
 
 async def run_file(path: Path, database: str | None, options: RunOptions) -> None:
@@ -128,7 +130,10 @@ async def run_query(query: str, url: str, output: str, limit: int, timeout_s: fl
         csv.writer(buffer).writerows([found.columns, *found.rows])
         sys.stdout.write(buffer.getvalue())
     else:
-        _print(_query_table(found.columns, found.rows))
+        # As wide as its rows: a terminal folds long lines, a pipe should not lose columns.
+        Console(width=CELL_WIDTH * max(1, len(found.columns)) * 2).print(
+            _query_table(found.columns, found.rows)
+        )
 
 
 def serve_model(model: str, host: str, port: int, slots: int, api_key_env: str | None) -> None:
@@ -192,8 +197,9 @@ def _finish(name: str, report: RunReport, options: RunOptions) -> None:
 
 
 def _last_line(name: str, report: RunReport) -> str:
-    if report.reason == "nothing to do":
-        return f"{name}: nothing to do, all {report.samples_wanted:,} samples are stored"
+    if report.reason == NOTHING_TO_DO:
+        stored = f"all {report.samples_wanted:,} samples are stored"
+        return f"{name}: nothing to do, {stored}; `ttc results {name}` shows them"
     rate = report.samples_drawn / report.elapsed_s if report.elapsed_s else 0.0
     return (
         f"{name}: {report.reason}; {report.samples_stored:,} of {report.samples_wanted:,} samples stored, "
@@ -253,7 +259,7 @@ def _forecast_table(name: str, found: Sequence[Forecast]) -> Table:
 def _query_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     table = Table(box=None, header_style="bold")
     for name in columns:
-        table.add_column(Text(name))
+        table.add_column(Text(name), no_wrap=True, max_width=CELL_WIDTH)
     for row in rows:
         table.add_row(*(Text("" if value is None else _cell(value)) for value in row))
     return table

@@ -20,6 +20,8 @@ from workers.grading import GRADERS, MATH, GraderPool
 from workers.identity import content_hash
 
 EXTRACTOR_NAME = "boxed"
+COMPLETE = "complete"
+"""State of a sweep whose last run found nothing more to do."""
 NAMED_GOLDS = 5
 """Unparsable golds that are named one by one."""
 
@@ -52,6 +54,8 @@ class Registered:
     models: Mapping[int, str]
     """Name of the model in the sweep file, by generator id."""
     demands: Sequence[Demand]
+    is_settled: bool
+    """The same sweep has run to its end before: its results are stored, and nothing it asks for has changed."""
 
 
 async def register(spec: SweepSpec, problems: ProblemSet, store: Store, reporter: Reporter) -> Registered:
@@ -59,6 +63,7 @@ async def register(spec: SweepSpec, problems: ProblemSet, store: Store, reporter
     for note in problems.notes:
         reporter.note(note)
     config = config_json(spec)
+    before = await store.find_sweep(spec.name)
     sweep = await store.register_sweep(spec.name, config, content_hash(config), spec.seed)
     usable = await _register_problems(problems, store, reporter)
     models: dict[int, str] = {}
@@ -72,8 +77,10 @@ async def register(spec: SweepSpec, problems: ProblemSet, store: Store, reporter
         )
         kept |= {(pool, strategy.name) for pool in pools.values()}
         demands += [Demand(pools[number], number, generator_id, strategy.samples) for number in usable]
-    await store.forget_pools(sweep.id, kept)
-    return Registered(sweep.id, await _register_rules(sweep.id, store), models, demands)
+    forgotten = await store.forget_pools(sweep.id, kept)
+    is_same = before is not None and before.config_hash == sweep.config_hash and not forgotten
+    is_settled = is_same and sweep.state == COMPLETE
+    return Registered(sweep.id, await _register_rules(sweep.id, store), models, demands, is_settled)
 
 
 async def recall(name: str, store: Store) -> tuple[SweepSpec, Registered]:
@@ -92,7 +99,8 @@ async def recall(name: str, store: Store) -> tuple[SweepSpec, Registered]:
         Demand(each.pool_id, each.problem_id, each.generator_id, each.samples_wanted)
         for each in await store.coverage(sweep.id)
     ]
-    return spec, Registered(sweep.id, await _register_rules(sweep.id, store), models, demands)
+    rules = await _register_rules(sweep.id, store)
+    return spec, Registered(sweep.id, rules, models, demands, sweep.state == COMPLETE)
 
 
 def unknown_sweep(name: str) -> UsageError:

@@ -15,8 +15,8 @@ import os
 import platform
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -27,7 +27,7 @@ from orchestrator.endpoints import Served, serve_models
 from orchestrator.grading_service import GradingService
 from orchestrator.pool import LocalPool, WorkerPool
 from orchestrator.progress import Reporter, Tally
-from orchestrator.registration import Demand, Registered
+from orchestrator.registration import COMPLETE, Demand, Registered
 from orchestrator.scheduler import SchedulerSettings
 from orchestrator.spec import SweepSpec
 from orchestrator.store import NewTask, Store, TaskState, Writer
@@ -36,6 +36,7 @@ from workers.types import GeneratorSettings
 from workers.worker import WorkerSettings
 
 SAMPLE_TASK = "sample"
+NOTHING_TO_DO = "nothing to do"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +73,38 @@ async def run_sweep(
     sweep_id = registered.sweep_id
     await store.reopen_failed(sweep_id)
     await _end_dead_runs(store, sweep_id)
-    reason, drawn, elapsed_s = "nothing to do", 0, 0.0
-    async with GraderPool() as graders:
+    has_work = await _has_work(store, registered)
+    if registered.is_settled and not has_work and not await _has_ungraded(store, registered):
+        return await _report(store, sweep_id, NOTHING_TO_DO, None, ())
+    async with _life(store, sweep_id, options) as life, GraderPool() as graders:
         grading = GradingService(store, graders, sweep_id, registered.rules.grader_ids)
-        if await _has_work(store, registered):
+        tally, reason = None, COMPLETE
+        if has_work:
             async with serve_models(spec, registered, options.workers, reporter) as served:
                 await _add_tasks(store, registered, served)
-                reason, tally = await _draw(spec, registered, served, store, grading, options, reporter)
-            drawn, elapsed_s = tally.run_samples, tally.snapshot(0).elapsed_s
+                tally, reason = await _draw(spec, registered, served, store, grading, life, options, reporter)
         conclusions = await conclude(spec, registered, store, grading)
-    (after,) = await store.progress(sweep_id)
-    failed = await store.samples_failed(sweep_id)
-    return RunReport(
-        reason,
-        after.samples_wanted,
-        after.samples_stored,
-        drawn,
-        failed,
-        elapsed_s,
-        conclusions,
-    )
+        life.outcome = reason
+    return await _report(store, sweep_id, reason if has_work else NOTHING_TO_DO, tally, conclusions)
+
+
+@dataclass(slots=True)
+class _Life:
+    """One run: its row in the store, and what that row will say of its end."""
+
+    run_id: int
+    outcome: str = "failed"
+
+
+@asynccontextmanager
+async def _life(store: Store, sweep_id: int, options: RunOptions) -> AsyncIterator[_Life]:
+    """A row in `runs`; however the run ends, its leases end with it."""
+    life = _Life(await store.start_run(sweep_id, socket.gethostname(), os.getpid(), _details(options)))
+    try:
+        yield life
+    finally:
+        await store.release(life.run_id)
+        await store.end_run(life.run_id, life.outcome)
 
 
 async def _draw(
@@ -100,43 +113,53 @@ async def _draw(
     served: Mapping[int, Served],
     store: Store,
     grading: GradingService,
+    life: _Life,
     options: RunOptions,
     reporter: Reporter,
-) -> tuple[str, Tally]:
-    """One life of a coordinator, from its row in `runs` to the end of that row."""
-    run_id = await store.start_run(registered.sweep_id, socket.gethostname(), os.getpid(), _details(options))
+) -> tuple[Tally, str]:
+    """One life of a coordinator: what it drew, and why it stopped."""
     (before,) = await store.progress(registered.sweep_id)
     tally = Tally(before.samples_wanted, before.samples_stored)
     generators = {number: each.settings for number, each in served.items()}
-    outcome = "failed"
-    try:
-        async with (
-            Writer(store, run_id=run_id, extractor_id=registered.rules.extractor_id) as writer,
-            _pool(spec, options, tuple(generators.values())) as pool,
-        ):
-            coordinator = Coordinator(
-                RunContext(
-                    sweep_id=registered.sweep_id,
-                    run_id=run_id,
-                    generators=generators,
-                    token_cap=spec.limits.tokens,
-                    tokens_before=await store.tokens_generated(registered.sweep_id),
-                    is_previewed=options.is_previewed,
-                ),
-                store,
-                writer,
-                pool,
-                grading,
-                SchedulerSettings(worker_samples=_samples_in_flight(generators.values())),
-                tally,
-                reporter,
-            )
-            with _signals(coordinator):
-                outcome = await coordinator.run()
-    finally:
-        await store.release(run_id)
-        await store.end_run(run_id, outcome)
-    return outcome, tally
+    context = RunContext(
+        sweep_id=registered.sweep_id,
+        run_id=life.run_id,
+        generators=generators,
+        token_cap=spec.limits.tokens,
+        tokens_before=await store.tokens_generated(registered.sweep_id),
+        is_previewed=options.is_previewed,
+    )
+    settings = SchedulerSettings(worker_samples=_samples_in_flight(generators.values()))
+    async with (
+        Writer(store, run_id=life.run_id, extractor_id=registered.rules.extractor_id) as writer,
+        _pool(spec, options, tuple(generators.values())) as pool,
+    ):
+        coordinator = Coordinator(context, store, writer, pool, grading, settings, tally, reporter)
+        with _signals(coordinator):
+            return tally, await coordinator.run()
+
+
+async def _report(
+    store: Store, sweep_id: int, reason: str, tally: Tally | None, conclusions: Sequence[Conclusion]
+) -> RunReport:
+    (progress,) = await store.progress(sweep_id)
+    return RunReport(
+        reason=reason,
+        samples_wanted=progress.samples_wanted,
+        samples_stored=progress.samples_stored,
+        samples_drawn=tally.run_samples if tally else 0,
+        failed_samples=await store.samples_failed(sweep_id),
+        elapsed_s=tally.snapshot(0).elapsed_s if tally else 0.0,
+        conclusions=conclusions,
+    )
+
+
+async def _has_ungraded(store: Store, registered: Registered) -> bool:
+    """Is there an answer without a verdict of a grader (after an upgrade of its rules, say)?"""
+    for grader_id in registered.rules.grader_ids.values():
+        if await store.ungraded(grader_id, registered.sweep_id, 1):
+            return True
+    return False
 
 
 def _pool(spec: SweepSpec, options: RunOptions, generators: tuple[GeneratorSettings, ...]) -> WorkerPool:
