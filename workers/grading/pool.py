@@ -22,7 +22,7 @@ from workers.errors import GradingError
 from workers.grading.clusters import cluster
 from workers.grading.fast import brackets_differ, grade_fast, is_readable
 from workers.grading.normalise import clean
-from workers.grading.values import Opaque, read
+from workers.grading.values import Opaque, read, without_unit
 from workers.grading.verdict import Grade, Verdict
 
 METHOD = "math_verify"
@@ -97,7 +97,7 @@ class GraderPool:
         return {Verdict.CORRECT: True, Verdict.WRONG: False}.get(grade.verdict)
 
     async def _compare(self, gold: str, answer: str, *, both: bool) -> Grade:
-        request = {"gold": clean(gold), "answer": clean(answer), "both": both}
+        request = {"gold": _latex(gold), "answer": _latex(answer), "both": both}
         for _ in range(2):
             process = await self._slots.get()
             try:
@@ -110,6 +110,10 @@ class GraderPool:
                 self._slots.put_nowait(process)
             return Grade(_VERDICTS[result], METHOD)
         return Grade(Verdict.CRASHED, METHOD, "two processes ended on it")
+
+
+def _latex(text: str) -> str:
+    return without_unit(clean(text))
 
 
 def _takes_algebra(value: Any) -> bool:

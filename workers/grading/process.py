@@ -81,9 +81,13 @@ def _reply(replies: TextIO, reply: dict[str, str]) -> None:
 
 
 def _library_version() -> str:
+    """Version of math-verify, after a self-test: where its parser is broken, every answer would look unreadable."""
     from importlib.metadata import version
 
-    _parse("1")  # imports and compiles what the first comparison would otherwise pay for
+    for answer, expected in (("\\frac{2}{\\sqrt{2}}", "equal"), ("\\sqrt{3}", "different")):
+        result = _compare("\\sqrt{2}", answer, in_both_directions=True)["result"]
+        if result != expected:
+            raise RuntimeError(f"math-verify does not work here: {answer} is {result}, not {expected}")
     return version("math-verify")
 
 
@@ -111,12 +115,12 @@ def _compare(gold: str, answer: str, *, in_both_directions: bool) -> dict[str, s
 @lru_cache(maxsize=512)
 def _parse(text: str) -> Any:
     """The SymPy object that `text` denotes, None if the LaTeX grammar cannot read all of it."""
-    from math_verify import LatexExtractionConfig, parse
+    from math_verify import parse
 
     found = _guarded(
         lambda: parse(
             f"$\\boxed{{{text}}}$",
-            extraction_config=[LatexExtractionConfig(boxed_match_priority=0)],
+            extraction_config=[_extraction()],
             fallback_mode="no_fallback",
             extraction_mode="first_match",
             parsing_timeout=None,
@@ -125,10 +129,22 @@ def _parse(text: str) -> Any:
     return found[0] if found else None
 
 
+@lru_cache(maxsize=1)
+def _extraction() -> Any:
+    """All of the box, and no units taken off: math-verify takes the m of `5m` for one. `values` has done so."""
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify import LatexExtractionConfig
+
+    rules = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
+    )
+    return LatexExtractionConfig(boxed_match_priority=0, normalization_config=rules)
+
+
 def _verify(gold: Any, answer: Any) -> bool:
     from math_verify import verify
 
-    return bool(_guarded(lambda: verify(gold, answer, timeout_seconds=None)))
+    return bool(_guarded(lambda: verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True)))
 
 
 def _clearly_different(gold: Any, answer: Any) -> bool:

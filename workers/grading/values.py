@@ -128,6 +128,7 @@ _SCALAR = re.compile(
     rf")"
 )
 _TEXT_UNIT = re.compile(r" ?\\text\{([A-Za-z .,/()'-]*)\}(?:\^[23])?")
+_LAST_TEXT = re.compile(r"(?<=[\d}\w)])\s*(?:\\text\{[^{}]*\}(?:\^[23])?|\^\\circ)\s*$")
 _PLAIN_UNIT = re.compile(r" ?([A-Za-z]{2,}(?: [A-Za-z]+){0,3})\.?(?:\^[23])?")
 _BASE = re.compile(r"_(?:(\d)|\{(\d\d?)\}|\{?\\text\{([a-z]+)\}\}?)")
 _SIGNS = {
@@ -175,7 +176,23 @@ _UNITS = {
     for name in names.split()
 }
 _NOT_UNITS = frozenset(
-    {"and", "or", "not", "no", "to", "more", "less", "least", "most", "than", "if", "for", "half"}
+    {
+        "and",
+        "or",
+        "not",
+        "no",
+        "to",
+        "more",
+        "less",
+        "least",
+        "most",
+        "than",
+        "if",
+        "for",
+        "half",
+        "is",
+        "are",
+    }
 )
 MAX_UNIT_WORDS = 4
 
@@ -249,6 +266,13 @@ def _unit_of_words(words: list[str], *, must_be_known: bool) -> tuple[str, int] 
         return None
     known = [_UNITS[word] for word in words if _UNITS.get(word)]
     return (known[0] if len(words) == 1 and known else ""), scale
+
+
+def without_unit(text: str) -> str:
+    r"""A cleaned answer without the unit at its end: `3\sqrt{2}\text{ cm}` is `3\sqrt{2}`."""
+    match = _LAST_TEXT.search(text)
+    unit = _unit(match[0].strip()) if match and match.start() else None
+    return text[: match.start()] if match and unit and unit[1] == 1 else text
 
 
 def _without_parentheses(body: str) -> str:
