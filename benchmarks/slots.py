@@ -23,7 +23,7 @@ class Slots:
 
     def reset(self) -> None:
         """Forget what was measured; calls under way keep their slots."""
-        self.calls = 0
+        self._spans: list[tuple[float, float]] = []
         self.busy_s = 0.0
         self.waited_s = 0.0
         self.first_start: float | None = None
@@ -34,7 +34,7 @@ class Slots:
         start = max(now, self._free_at[0])
         end = start + service_s
         heapq.heapreplace(self._free_at, end)
-        self.calls += 1
+        self._spans.append((start, end))
         self.busy_s += service_s
         self.waited_s += start - now
         if self.first_start is None or start < self.first_start:
@@ -44,11 +44,25 @@ class Slots:
         return end
 
     @property
+    def calls(self) -> int:
+        """Calls taken since the last reset."""
+        return len(self._spans)
+
+    @property
     def utilisation(self) -> float | None:
         """Busy slot-seconds over all slot-seconds from first start to last end; None before any call."""
         if self.first_start is None or self.last_end is None or self.last_end <= self.first_start:
             return None
         return self.busy_s / (self.count * (self.last_end - self.first_start))
+
+    def steady_utilisation(self, margin: float = 0.1) -> float | None:
+        """The same without this share of the time at the beginning and at the end: neither start nor tail."""
+        if self.first_start is None or self.last_end is None or self.last_end <= self.first_start:
+            return None
+        cut_s = margin * (self.last_end - self.first_start)
+        low, high = self.first_start + cut_s, self.last_end - cut_s
+        busy_s = sum(max(0.0, min(end, high) - max(start, low)) for start, end in self._spans)
+        return busy_s / (self.count * (high - low))
 
 
 def lockstep_utilisation(service_s: list[float], slots: int) -> float:

@@ -153,6 +153,7 @@ class Stub:
             "first_start": None if slots.first_start is None else slots.first_start + to_unix,
             "last_end": None if slots.last_end is None else slots.last_end + to_unix,
             "utilisation": slots.utilisation,
+            "steady_utilisation": slots.steady_utilisation(),
             "cpu_s": time.process_time(),
         }
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +131,6 @@ class SweepDirectory:
         lines = [json.dumps(_problem(number)) for number in range(sweep.problems)]
         (self.folder / "problems.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (self.folder / "sweep.yaml").write_text(yaml.safe_dump(_spec(url, sweep)), encoding="utf-8")
-
-
-def resized(sweep: Sweep, samples: int) -> Sweep:
-    """The same sweep with another number of samples a problem."""
-    return replace(sweep, samples=samples)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

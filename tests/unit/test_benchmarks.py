@@ -30,6 +30,16 @@ def test_idle_time_between_calls_counts_against_the_utilisation() -> None:
     assert slots.utilisation == pytest.approx(0.5)
 
 
+def test_the_steady_utilisation_leaves_out_start_and_tail() -> None:
+    slots = Slots(2)
+    for start in range(10):
+        slots.serve(float(start), 1.0)
+    slots.serve(1.0, 8.0)  # the second slot idles in the first and in the last tenth
+    assert slots.utilisation == pytest.approx(18.0 / 20.0)
+    assert slots.steady_utilisation(0.1) == pytest.approx(1.0)
+    assert slots.steady_utilisation(0.05) == pytest.approx((9.0 + 8.0) / 18.0)
+
+
 def test_full_slots_are_fully_used_and_a_reset_forgets_only_the_counts() -> None:
     slots = Slots(4)
     for _ in range(40):
