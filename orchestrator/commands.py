@@ -33,6 +33,7 @@ from workers.grading import GraderPool
 
 DEFAULT_STORE = "sqlite:///ttc.db"
 FORMATS = ("table", "csv", "json")
+EXACT = 1e6
 CELL_WIDTH = 60
 """Characters of a value that the table of `ttc sql` shows; csv and json show all."""
 
@@ -173,7 +174,7 @@ def database_of(spec: SweepSpec, path: Path, chosen: str | None) -> str:
 async def _conclude(name: str, store: Store) -> list[Conclusion]:
     spec, registered = await recall(name, store)
     async with GraderPool() as graders:
-        grading = GradingService(store, graders, registered.sweep_id, registered.rules.grader_ids)
+        grading = GradingService(store, graders, registered.sweep_id, registered.rules.grader_ids, _note)
         return await conclude(spec, registered, store, grading)
 
 
@@ -267,10 +268,16 @@ def _query_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table
 
 def _cell(value: Any) -> str:
     """A value for a terminal: model output may hold control sequences, so only printable characters pass."""
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = (
+        (f"{value:.6g}" if abs(value) < EXACT else f"{value:.3f}") if isinstance(value, float) else str(value)
+    )
     return "".join(
         each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text
     )
+
+
+def _note(message: str) -> None:
+    sys.stderr.write(message + "\n")
 
 
 def _print(what: Any) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.errors import SweepFailed, TtcError
 from orchestrator.grading_service import GradingService
+from orchestrator.patience import patiently
 from orchestrator.pool import WorkerGone, WorkerPool
 from orchestrator.progress import Reporter, Tally
 from orchestrator.scheduler import (
@@ -37,6 +38,8 @@ from orchestrator.scheduler import (
 )
 from orchestrator.store import Store, Writer
 from workers.types import FactBatch, GeneratorSettings, SampleTask
+
+Result = TypeVar("Result")
 
 HEARTBEAT_S = 5.0
 WATCHDOG_S = 5.0
@@ -141,6 +144,9 @@ class Coordinator:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self._group.create_task(work)
 
+    async def _patiently(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        return await patiently(call, self._reporter.note)
+
     # --- scheduler: events in, commands out ---------------------------------------------------------------------------
 
     def _post(self, event: Event) -> None:
@@ -170,35 +176,41 @@ class Coordinator:
                 await self._first_batch.wait()
             else:
                 limit = 1
-        claimed = await self._store.claim(self._context.sweep_id, self._context.run_id, limit)
+        context = self._context
+        claimed = await self._patiently(lambda: self._store.claim(context.sweep_id, context.run_id, limit))
         tasks = tuple(each.sample_task() for each in claimed)
         if self._preview is None and tasks:
             self._preview = tasks[0]
         self._post(Claimed(tasks, asked=limit))
 
     async def _requeue(self, task: SampleTask) -> None:
-        claimed = await self._store.requeue(task.task_id, task.attempt, self._context.run_id)
+        run_id = self._context.run_id
+        claimed = await self._patiently(lambda: self._store.requeue(task.task_id, task.attempt, run_id))
         self._post(Requeued(task.task_id, claimed.sample_task() if claimed else None))
 
     async def _give_up(self, task: SampleTask, attempts: int) -> None:
         text = f"{attempts} workers died while they ran this task"
-        await self._store.fail_task(task.task_id, task.attempt, "worker_lost", text)
+        await self._patiently(lambda: self._store.fail_task(task.task_id, task.attempt, "worker_lost", text))
         self._reporter.note(f"task {task.task_id} failed: {text}")
 
     async def _finish(self, reason: str) -> None:
         """Really finished, unless another run still holds tasks of this sweep: then wait for it or for its lease."""
-        runs = await self._store.open_runs(self._context.sweep_id)
-        holders = [run for run in runs if run.tasks and run.run_id != self._context.run_id]
-        if reason == "complete" and holders:
-            for run in holders:
+        runs = await self._patiently(lambda: self._store.open_runs(self._context.sweep_id))
+        holders = [run for run in runs if run.tasks]
+        if reason != "complete" or not holders:
+            self._end(reason)
+            return
+        for run in holders:
+            if run.run_id == self._context.run_id:
+                # Claimed, but the acknowledgement was lost with a connection: nobody knows of them.
+                await self._patiently(lambda: self._store.release(self._context.run_id))
+            else:
                 self._reporter.note(
                     f"waiting for {run.tasks} tasks held by run {run.run_id} on {run.host}, "
                     f"last heard of {run.silent_s:.0f} s ago"
                 )
-            await asyncio.sleep(FOREIGN_LEASE_POLL_S)
-            self._post(LookAgain())
-            return
-        self._end(reason)
+                await asyncio.sleep(FOREIGN_LEASE_POLL_S)
+        self._post(LookAgain())
 
     # --- facts --------------------------------------------------------------------------------------------------------
 
@@ -284,14 +296,17 @@ class Coordinator:
         life.silences = 0
         self._tally.health[life.number] = health
         if health.events:
-            await self._store.add_events(self._context.sweep_id, self._context.run_id, health.events)
+            context = self._context
+            await self._patiently(
+                lambda: self._store.add_events(context.sweep_id, context.run_id, health.events)
+            )
 
     # --- clocks -------------------------------------------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
         """Keep the lease, and learn of a cancellation."""
         while True:
-            if await self._store.heartbeat(self._context.run_id):
+            if await self._patiently(lambda: self._store.heartbeat(self._context.run_id)):
                 self.interrupt("cancelled")
                 return
             await asyncio.sleep(HEARTBEAT_S)

@@ -7,8 +7,9 @@ sample. What it grades are distinct answer strings of a problem, not samples.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from orchestrator.patience import patiently
 from orchestrator.store import AnswerRecord, GradeRecord, Store, UngradedAnswer
 from workers.grading import MATH, STRICT, Grade, GraderPool, grade_strict
 
@@ -20,11 +21,19 @@ PAUSE_S = 1.0
 class GradingService:
     """Grades what is stored, with every registered grader; `grader_ids` maps a grader's name to its id in the store."""
 
-    def __init__(self, store: Store, pool: GraderPool, sweep_id: int, grader_ids: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pool: GraderPool,
+        sweep_id: int,
+        grader_ids: Mapping[str, int],
+        note: Callable[[str], None],
+    ) -> None:
         self._store = store
         self._pool = pool
         self._sweep_id = sweep_id
         self._grader_ids = dict(grader_ids)
+        self._note = note
         self._is_awake = asyncio.Event()
 
     @property
@@ -41,7 +50,7 @@ class GradingService:
         while True:
             await self._is_awake.wait()
             self._is_awake.clear()
-            await self.grade()
+            await patiently(self.grade, self._note)
             await asyncio.sleep(PAUSE_S)
 
     async def grade(self) -> int:

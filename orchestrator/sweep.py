@@ -77,7 +77,7 @@ async def run_sweep(
     if registered.is_settled and not has_work and not await _has_ungraded(store, registered):
         return await _report(store, sweep_id, NOTHING_TO_DO, None, ())
     async with _life(store, sweep_id, options) as life, GraderPool() as graders:
-        grading = GradingService(store, graders, sweep_id, registered.rules.grader_ids)
+        grading = GradingService(store, graders, sweep_id, registered.rules.grader_ids, reporter.note)
         tally, reason = None, COMPLETE
         if has_work:
             async with serve_models(spec, registered, options.workers, reporter) as served:
