@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import results
-from orchestrator.conclusion import Conclusion, conclude
+from orchestrator.conclusion import Conclusions, conclude
 from orchestrator.datasets import load_problems
 from orchestrator.errors import Interrupted, SweepFailed, UsageError
 from orchestrator.forecast import Forecast, forecast
@@ -171,7 +171,7 @@ def database_of(spec: SweepSpec, path: Path, chosen: str | None) -> str:
     return store_url(DEFAULT_STORE, Path.cwd())
 
 
-async def _conclude(name: str, store: Store) -> list[Conclusion]:
+async def _conclude(name: str, store: Store) -> Conclusions:
     spec, registered = await recall(name, store)
     async with GraderPool() as graders:
         grading = GradingService(store, graders, registered.sweep_id, registered.rules.grader_ids, _note)
@@ -183,7 +183,8 @@ def _finish(name: str, report: RunReport, options: RunOptions) -> None:
     if options.is_json:
         _print_json({"sweep": name, **_report_json(report)})
     else:
-        _print_conclusions(report.conclusions, is_json=False)
+        if report.conclusions is not None:
+            _print_conclusions(report.conclusions, is_json=False)
         _print(Text(_last_line(name, report)))
     if report.reason in ("interrupted", "cancelled"):
         raise Interrupted(
@@ -210,22 +211,30 @@ def _last_line(name: str, report: RunReport) -> str:
 
 def _report_json(report: RunReport) -> dict[str, Any]:
     plain = {key: value for key, value in asdict(report).items() if key != "conclusions"}
-    return {**plain, "strategies": _conclusions_json(report.conclusions)}
+    return {**plain, **(_conclusions_json(report.conclusions) if report.conclusions else {})}
 
 
-def _conclusions_json(conclusions: Sequence[Conclusion]) -> dict[str, Any]:
-    return {each.strategy: results.to_json(each.rows, each.counts) for each in conclusions}
+def _conclusions_json(found: Conclusions) -> dict[str, Any]:
+    return {
+        "strategies": {each.strategy: results.to_json(each.rows, each.counts) for each in found.strategies},
+        "grader_agreement": asdict(found.agreement),
+    }
 
 
-def _print_conclusions(conclusions: Sequence[Conclusion], *, is_json: bool) -> None:
+def _print_conclusions(found: Conclusions, *, is_json: bool) -> None:
     if is_json:
-        _print_json(_conclusions_json(conclusions))
+        _print_json(_conclusions_json(found))
         return
     console = Console()
-    for each in conclusions:
+    for each in found.strategies:
         for table in results.render(each.rows, each.counts, width=min(console.width, 140)):
             console.print(table)
             console.print()
+    if found.agreement.answers:
+        share = found.agreement.agreed / found.agreement.answers
+        console.print(
+            f"The strict grader agrees on {share:.1%} of {found.agreement.answers:,} distinct answers."
+        )
 
 
 def _forecast_table(name: str, found: Sequence[Forecast]) -> Table:

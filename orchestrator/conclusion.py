@@ -12,9 +12,9 @@ from orchestrator.grading_service import GradingService
 from orchestrator.registration import Registered
 from orchestrator.results import CountRow, ResultRow
 from orchestrator.spec import SweepSpec
-from orchestrator.store import AnswerCount, ResultRecord, Store
+from orchestrator.store import Agreement, AnswerCount, ResultRecord, Store
 from orchestrator.store import PoolCounts as StoredCounts
-from workers.grading import Verdict
+from workers.grading import MATH, STRICT, Verdict
 from workers.types import Outcome
 
 CUT = frozenset({Outcome.TRUNCATED, Outcome.OVERFLOW})
@@ -35,10 +35,19 @@ class Conclusion:
     counts: Sequence[CountRow]
 
 
+@dataclass(frozen=True, slots=True)
+class Conclusions:
+    """Results of a sweep."""
+
+    strategies: Sequence[Conclusion]
+    agreement: Agreement
+    """Of the mathematical grader, whose verdicts count, with the strict one."""
+
+
 async def conclude(
     spec: SweepSpec, registered: Registered, store: Store, grading: GradingService
-) -> list[Conclusion]:
-    """Grade, cluster, estimate; the estimates are stored in `results` and returned, one conclusion a strategy."""
+) -> Conclusions:
+    """Grade, cluster, estimate; the estimates are stored in `results` and returned, strategy by strategy."""
     await grading.grade()
     await grading.cluster()
     pools = await store.answer_counts(registered.sweep_id, grading.primary_id)
@@ -51,7 +60,9 @@ async def conclude(
         records = [_record(strategy.name, row) for row in rows if row.problems]
         await store.write_results(registered.sweep_id, records)
         conclusions.append(Conclusion(strategy.name, rows, results.count_outcomes(counted)))
-    return conclusions
+    rules = registered.rules.grader_ids
+    agreement = await store.agreement(registered.sweep_id, rules[MATH.name], rules[STRICT.name])
+    return Conclusions(conclusions, agreement)
 
 
 def pool_counts(pool: StoredCounts) -> PoolCounts:

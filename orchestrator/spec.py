@@ -146,16 +146,16 @@ class SamplingSpec(Section):
 
 
 class EndpointLimits(Section):
-    """How hard one worker may drive the replicas of a model; no part of any result's meaning."""
+    """How hard all workers together may drive the replicas of a model; no part of any result's meaning."""
 
     concurrency: Annotated[int, Field(ge=1, le=65_536)] = 64
-    """Requests in flight from one worker, over all replicas."""
+    """Requests in flight, over all workers and replicas; each worker gets its share."""
     adaptive: bool = True
     """Cut the concurrency when the server asks to slow down, and grow it back."""
     requests_per_minute: Positive | None = None
-    """Ceiling of requests a minute from one worker."""
+    """Ceiling of requests a minute."""
     tokens_per_minute: Positive | None = None
-    """Ceiling of tokens a minute from one worker."""
+    """Ceiling of tokens a minute, prompts included."""
     tokens_per_second_floor: Positive = 5.0
     """Slowest decoding that counts as alive; with max_tokens it gives the deadline of a call."""
     deadline_base_s: Positive = 60.0
@@ -190,7 +190,7 @@ class ModelSpec(Section):
     api_key_env: Variable | None = None
     """NAME of the environment variable that holds the key of the server."""
     limits: EndpointLimits = EndpointLimits()
-    """How hard one worker may drive the server."""
+    """How hard the server may be driven."""
 
     @property
     def served_name(self) -> str:
@@ -235,7 +235,7 @@ class ScorerSpec(Section):
     api_key_env: Variable | None = None
     """NAME of the environment variable that holds the key of the server."""
     limits: EndpointLimits = EndpointLimits()
-    """How hard one worker may drive the server."""
+    """How hard the server may be driven."""
 
 
 class PrmScorer(ScorerSpec):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from orchestrator import planner
-from orchestrator.conclusion import Conclusion, conclude
+from orchestrator.conclusion import Conclusions, conclude
 from orchestrator.coordinator import Coordinator, RunContext
 from orchestrator.endpoints import Served, serve_models
 from orchestrator.grading_service import GradingService
@@ -63,7 +63,8 @@ class RunReport:
     failed_samples: int
     """Stored as errors; the next run draws them again."""
     elapsed_s: float
-    conclusions: Sequence[Conclusion]
+    conclusions: Conclusions | None
+    """None where there was nothing to do: the results are those of the last run."""
 
 
 async def run_sweep(
@@ -75,7 +76,7 @@ async def run_sweep(
     await _end_dead_runs(store, sweep_id)
     has_work = await _has_work(store, registered)
     if registered.is_settled and not has_work and not await _has_ungraded(store, registered):
-        return await _report(store, sweep_id, NOTHING_TO_DO, None, ())
+        return await _report(store, sweep_id, NOTHING_TO_DO, None, None)
     async with _life(store, sweep_id, options) as life, GraderPool() as graders:
         grading = GradingService(store, graders, sweep_id, registered.rules.grader_ids, reporter.note)
         tally, reason = None, COMPLETE
@@ -140,7 +141,7 @@ async def _draw(
 
 
 async def _report(
-    store: Store, sweep_id: int, reason: str, tally: Tally | None, conclusions: Sequence[Conclusion]
+    store: Store, sweep_id: int, reason: str, tally: Tally | None, conclusions: Conclusions | None
 ) -> RunReport:
     (progress,) = await store.progress(sweep_id)
     return RunReport(

@@ -9,6 +9,7 @@ from orchestrator.store.errors import QueryRefused, StoreError, StoreRefused, St
 from orchestrator.store.location import database_exists
 from orchestrator.store.migrate import check, upgrade
 from orchestrator.store.records import (
+    Agreement,
     AnswerCount,
     AnswerRecord,
     ClaimedTask,
@@ -36,6 +37,7 @@ from orchestrator.store.writer import Writer, WriterLimits, WriterStats
 
 __all__ = [
     "LEASE_S",
+    "Agreement",
     "AnswerCount",
     "AnswerRecord",
     "ClaimedTask",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.store import facts
 from orchestrator.store.backend import Transaction, bulk
 from orchestrator.store.catalog import chunks
-from orchestrator.store.records import AnswerRecord, GradeRecord, UngradedAnswer
+from orchestrator.store.records import Agreement, AnswerRecord, GradeRecord, UngradedAnswer
 from orchestrator.store.text import storable_or_none
 
 _GRADES = bulk(
@@ -73,6 +73,20 @@ async def unclustered_problems(tx: Transaction, grader_id: int, sweep_id: int) -
         sweep_id=sweep_id,
     )
     return [row.problem_id for row in rows]
+
+
+async def agreement(tx: Transaction, sweep_id: int, one: int, other: int) -> Agreement:
+    """How often two graders agree on the distinct answers to a sweep's problems that both call correct or wrong."""
+    (row,) = await tx.rows(
+        """SELECT COUNT(*), COALESCE(SUM(CASE WHEN g.verdict = h.verdict THEN 1 ELSE 0 END), 0)
+        FROM (SELECT DISTINCT p.problem_id FROM sweep_pools sp JOIN pools p ON p.id = sp.pool_id
+            WHERE sp.sweep_id = :sweep_id) w
+        JOIN answers a ON a.problem_id = w.problem_id
+        JOIN grades g ON g.answer_id = a.id AND g.grader_id = :one AND g.verdict IN ('correct', 'wrong')
+        JOIN grades h ON h.answer_id = a.id AND h.grader_id = :other AND h.verdict IN ('correct', 'wrong')""",
+        sweep_id=sweep_id, one=one, other=other,
+    )  # fmt: skip
+    return Agreement(int(row[0]), int(row[1]))
 
 
 async def write_clusters(tx: Transaction, grader_id: int, clusters: Mapping[int, int]) -> int:

@@ -168,6 +168,14 @@ class UngradedAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """How often two graders say the same of the distinct answers of a sweep that both have decided."""
+
+    answers: int
+    agreed: int
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerRecord:
     """A distinct answer of a problem."""
 

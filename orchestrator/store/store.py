@@ -17,6 +17,7 @@ from orchestrator.store.errors import StoreRefused
 from orchestrator.store.location import Location, locate
 from orchestrator.store.postgres import PostgresBackend
 from orchestrator.store.records import (
+    Agreement,
     AnswerRecord,
     ClaimedTask,
     GeneratorRecord,
@@ -283,6 +284,11 @@ class Store:
         """Set the cluster of graded answers (answer id -> answer that stands for it); how many."""
         async with self._write() as tx:
             return await grading.write_clusters(tx, grader_id, clusters)
+
+    async def agreement(self, sweep_id: int, one: int, other: int) -> Agreement:
+        """How often two graders agree on the distinct answers of a sweep."""
+        async with self._read() as tx:
+            return await grading.agreement(tx, sweep_id, one, other)
 
     async def unclustered_problems(self, grader_id: int, sweep_id: int) -> list[int]:
         """Problems of the sweep with graded answers that are in no cluster yet."""
