@@ -289,7 +289,7 @@ def test_recent_prompts_are_not_computed_again(folder: Path) -> None:
 
 
 def test_the_prompt_cache_forgets_the_least_recent(folder: Path) -> None:
-    batch = make_batch(folder, cached_tokens=100)
+    batch = make_batch(folder, cached_tokens=130)
     a, b, c = (prompt_of(45, seed=seed) for seed in (1, 2, 3))
     cached = [draw(batch, request(prompt))[0].cached_tokens for prompt in (a, b, a, c, a, b)]
     assert cached == [0, 0, 45, 0, 45, 0]

@@ -8,6 +8,8 @@ same bits in every prompt that begins with it. Knows neither weights, sampling n
 
 from __future__ import annotations
 
+import math
+import mmap
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -26,8 +28,8 @@ class Slots:
     def __init__(self, shape: Architecture, count: int) -> None:
         self.count = count
         size = (shape.layers, count, shape.kv_heads, bucket(shape.context), shape.head_dim)
-        self.keys: Floats = np.zeros(size, np.float32)
-        self.values: Floats = np.zeros(size, np.float32)
+        self.keys: Floats = _untouched(size)
+        self.values: Floats = _untouched(size)
 
     def put(self, slot: int, prompt: PromptCache) -> None:
         """Copy the keys and values of a prompt into a slot."""
@@ -45,6 +47,11 @@ class PromptCache:
         size = (shape.layers, shape.kv_heads, bucket(self.length), shape.head_dim)
         self.keys: Floats = np.zeros(size, np.float32)
         self.values: Floats = np.zeros(size, np.float32)
+
+    @property
+    def held_tokens(self) -> int:
+        """Tokens there is room for: what the memory it takes is proportional to."""
+        return int(self.keys.shape[2])
 
     def copy_prefix(self, other: PromptCache, length: int) -> None:
         """Take the first `length` tokens from a prompt that begins with the same ones."""
@@ -115,6 +122,14 @@ class PrefillAttention:
             rows = _span(block)
             mixed[rows] = _attend_chunk(query[rows], prompt, layer, chunk, self._masks[block])
         return mixed.reshape(padded, heads * head_dim)
+
+
+def _untouched(size: tuple[int, ...]) -> Floats:
+    """Make an array of zeros that takes memory only where it is written, which huge pages would spoil."""
+    memory = mmap.mmap(-1, math.prod(size) * np.dtype(np.float32).itemsize)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.float32).reshape(size)
 
 
 def bucket(length: int) -> int:

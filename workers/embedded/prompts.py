@@ -42,7 +42,7 @@ class _Work:
 
 
 class Prompts:
-    """Computes prompts, several at once, and remembers the most recently used `capacity` tokens of them."""
+    """Computes prompts, several at once, and remembers recent ones, up to `capacity` tokens of room."""
 
     def __init__(self, model: Model, capacity: int) -> None:
         self._model = model
@@ -107,14 +107,14 @@ class Prompts:
 
     def _remember(self, key: bytes, prompt: Prompt) -> None:
         self._recent[key] = prompt
-        self._held += prompt.cache.length
+        self._held += prompt.cache.held_tokens
         for prefix in _prefixes(prompt):
             self._by_prefix[prefix] = key
         while self._held > self._capacity and len(self._recent) > 1:
             self._forget(*self._recent.popitem(last=False))
 
     def _forget(self, key: bytes, prompt: Prompt) -> None:
-        self._held -= prompt.cache.length
+        self._held -= prompt.cache.held_tokens
         for prefix in _prefixes(prompt):
             if self._by_prefix.get(prefix) == key:
                 del self._by_prefix[prefix]
