@@ -319,6 +319,26 @@ async def test_one_dead_replica_of_two_costs_no_sample() -> None:
         assert "paused" not in kinds
 
 
+async def test_a_replica_that_answers_nonsense_costs_an_attempt_and_no_sample() -> None:
+    """Nonsense ejects nobody, so only avoiding the replica on the retry saves a problem that prefers it."""
+    async with FaultServer() as sound, FaultServer(rates={Fault.HTML: 1.0}) as broken:
+        generator = generator_for([sound.url, broken.url], max_attempts=2)
+        async with client_of(generator) as client:
+            draws = await draw_pool(client, generator, "1+1", 40, chunk=1)
+        assert texts_of(draws) == expected_texts("1+1", 40)
+        assert broken.requests == client.failures["malformed_reply"] > 0
+
+
+async def test_the_token_rate_is_charged_with_what_was_used_and_not_with_the_estimate() -> None:
+    async with FaultServer(script=[Fault.NONE, Fault.RATE_LIMIT]) as server:
+        sampling = Sampling(max_tokens=60_000)  # by the estimate each request would be a minute's worth
+        generator = generator_for([server.url], sampling=sampling, tokens_per_minute=60_000.0)
+        async with client_of(generator) as client, asyncio.timeout(30):
+            for k in range(4):
+                draw = await client.draw(generator, "1+1", seed=BASE + k, count=1, affinity=0)
+                assert draw.samples[0].outcome is Outcome.COMPLETE
+
+
 async def test_an_outage_of_everything_pauses_and_goes_on_without_losing_attempts() -> None:
     async with FaultServer(latency_s=0.01) as first, FaultServer(latency_s=0.01) as second:
         generator = generator_for([first.url, second.url], max_attempts=3, adaptive=False)
