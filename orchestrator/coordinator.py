@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from orchestrator.errors import SweepFailed, TtcError
@@ -41,6 +41,7 @@ from workers.types import FactBatch, GeneratorSettings, SampleTask
 
 Result = TypeVar("Result")
 
+CAP_REACHED = "token cap reached"
 HEARTBEAT_S = 5.0
 WATCHDOG_S = 5.0
 HEALTH_TIMEOUT_S = 10.0
@@ -101,8 +102,9 @@ class Coordinator:
         self._lives: dict[int, _Life] = {}
         self._next_life = 0
         self._finished: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._first_batch = asyncio.Event()
-        self._preview: SampleTask | None = None
+        self._is_staffed = asyncio.Event()
+        self._is_shown = not context.is_previewed
+        self._tasks: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
 
     async def run(self) -> str:
@@ -112,21 +114,14 @@ class Coordinator:
         """
         try:
             async with self._group:
-                side_tasks = [
-                    self._spawn(self._heartbeat()),
-                    self._spawn(self._watch()),
-                    self._spawn(self._report()),
-                    self._spawn(self._grading.run()),
-                ]
+                for work in (self._heartbeat(), self._watch(), self._report(), self._grading.run()):
+                    self._spawn(work)
                 for number in self._pool.workers:
                     self._spawn(self._revive(number))
                 self._post(LookAgain())
                 reason = await self._finished
-                for task in side_tasks:
+                for task in self._tasks:  # all of them: one that waits for a dead server would never end
                     task.cancel()
-                for life in self._lives.values():
-                    for stream in life.streams:
-                        stream.cancel()
         except BaseExceptionGroup as group:
             raise root_cause(group) from None
         return reason
@@ -142,7 +137,10 @@ class Coordinator:
             self._finished.set_result(reason)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return self._group.create_task(work)
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _patiently(self, call: Callable[[], Awaitable[Result]]) -> Result:
         return await patiently(call, self._reporter.note)
@@ -170,18 +168,43 @@ class Coordinator:
                 self._spawn(self._finish(reason))
 
     async def _claim(self, limit: int) -> None:
-        """Lease tasks. The first claim takes one task, and the second waits until its first completion was shown."""
-        if self._context.is_previewed:
-            if self._preview is not None:
-                await self._first_batch.wait()
-            else:
-                limit = 1
+        """Lease tasks. The first claim takes one task only, and ends when its first completion was shown."""
+        if not self._is_shown:
+            limit = 1
         context = self._context
         claimed = await self._patiently(lambda: self._store.claim(context.sweep_id, context.run_id, limit))
         tasks = tuple(each.sample_task() for each in claimed)
-        if self._preview is None and tasks:
-            self._preview = tasks[0]
+        if tasks and not self._is_shown:
+            tasks = (await self._preview(tasks[0]),)
         self._post(Claimed(tasks, asked=limit))
+
+    async def _preview(self, task: SampleTask) -> SampleTask:
+        """Draw the first request of a task and show it before anything else is sent; what is left of the task."""
+        await self._is_staffed.wait()
+        life = next(iter(self._lives.values()), None)
+        if life is None:
+            return task  # lost again meanwhile: the scheduler sees to it
+        (start, count), *others = task.spans
+        size = min(count, self._context.generators[task.generator_id].samples_per_request)
+        try:
+            async for batch in self._pool.run(life.number, (replace(task, spans=((start, size),)),)):
+                # The task has not ended with its first request, unless it never will.
+                held = replace(batch, ends=tuple(end for end in batch.ends if end.error_kind is not None))
+                await self._writer.put(held)
+                self._stored(life, held)
+                self._show(task, batch)
+        except WorkerGone as error:
+            self._spawn(self._lose(life, str(error)))
+            return task
+        left = ((start + size, count - size),) if count > size else ()
+        return replace(task, spans=(*left, *others))
+
+    def _show(self, task: SampleTask, batch: FactBatch) -> None:
+        if batch.trajectories and not self._is_shown:
+            self._is_shown = True
+            template = self._context.generators[task.generator_id].template
+            prompt = template.replace("{problem}", task.statement)
+            self._reporter.first_sample(prompt, min(batch.trajectories, key=lambda each: each.sample_index))
 
     async def _requeue(self, task: SampleTask) -> None:
         run_id = self._context.run_id
@@ -197,7 +220,7 @@ class Coordinator:
         """Really finished, unless another run still holds tasks of this sweep: then wait for it or for its lease."""
         runs = await self._patiently(lambda: self._store.open_runs(self._context.sweep_id))
         holders = [run for run in runs if run.tasks]
-        if reason != "complete" or not holders:
+        if reason != "complete" or not (holders or await self._is_given_back()):
             self._end(reason)
             return
         for run in holders:
@@ -210,7 +233,14 @@ class Coordinator:
                     f"last heard of {run.silent_s:.0f} s ago"
                 )
                 await asyncio.sleep(FOREIGN_LEASE_POLL_S)
+        if not holders:
+            await asyncio.sleep(FOREIGN_LEASE_POLL_S)
         self._post(LookAgain())
+
+    async def _is_given_back(self) -> bool:
+        """Has another run given tasks back since our last claim?"""
+        (progress,) = await self._patiently(lambda: self._store.progress(self._context.sweep_id))
+        return progress.tasks_pending > 0
 
     # --- facts --------------------------------------------------------------------------------------------------------
 
@@ -227,8 +257,6 @@ class Coordinator:
         self._tally.add(batch)
         if batch.trajectories:
             self._grading.wake()
-            if not self._first_batch.is_set():
-                self._show_first(batch)
         for end in batch.ends:
             if end.error_kind is not None:
                 raise SweepFailed(f"{end.error_kind}: {end.error_text}")
@@ -236,14 +264,7 @@ class Coordinator:
         self._post(Stored(life.life_id, tuple(samples.items()), tuple(end.task_id for end in batch.ends)))
         cap = self._context.token_cap
         if cap is not None and self._context.tokens_before + self._tally.completion_tokens >= cap:
-            self._post(Drain("token cap reached"))
-
-    def _show_first(self, batch: FactBatch) -> None:
-        first = min(batch.trajectories, key=lambda each: each.sample_index)
-        self._first_batch.set()
-        if self._preview is not None:
-            template = self._context.generators[self._preview.generator_id].template
-            self._reporter.first_sample(template.replace("{problem}", self._preview.statement), first)
+            self._post(Drain(CAP_REACHED))
 
     # --- workers' lives -----------------------------------------------------------------------------------------------
 
@@ -261,6 +282,7 @@ class Coordinator:
         self._next_life += 1
         self._lives[life.life_id] = life
         self._post(WorkerUp(life.life_id))
+        self._is_staffed.set()
 
     async def _lose(self, life: _Life, why: str) -> None:
         """A worker is gone. Its tasks are requeued only after what it had delivered is durable."""
@@ -271,6 +293,8 @@ class Coordinator:
         others = life.streams - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=HEALTH_TIMEOUT_S)
+        for stream in life.streams - {asyncio.current_task()}:  # what was dispatched to it meanwhile
+            stream.cancel()
         self._lives.pop(life.life_id, None)
         self._tally.health.pop(life.number, None)
         self._post(WorkerLost(life.life_id))
