@@ -190,6 +190,12 @@ def _finish(name: str, report: RunReport, options: RunOptions) -> None:
         raise Interrupted(
             f"{report.reason}; everything drawn so far is stored: `ttc resume {name}` goes on from here"
         )
+    if report.failed_tasks:
+        raise SweepFailed(
+            f"{report.failed_tasks} tasks gave up before all their samples were drawn",
+            remedy="see `select error_kind, error_text, count(*) from tasks where state = 3 group by 1, 2`; "
+            "running the sweep again tries them again",
+        )
     if report.failed_samples:
         raise SweepFailed(
             f"{report.failed_samples} samples failed at the endpoint",

@@ -22,7 +22,7 @@ from importlib.metadata import version
 
 from orchestrator import planner
 from orchestrator.conclusion import Conclusions, conclude
-from orchestrator.coordinator import Coordinator, RunContext
+from orchestrator.coordinator import CAP_REACHED, Coordinator, RunContext
 from orchestrator.endpoints import Served, serve_models
 from orchestrator.grading_service import GradingService
 from orchestrator.pool import LocalPool, WorkerPool
@@ -62,6 +62,8 @@ class RunReport:
     """Drawn by this run."""
     failed_samples: int
     """Stored as errors; the next run draws them again."""
+    failed_tasks: int
+    """Tasks that gave up, with samples that were not drawn; the next run tries them again."""
     elapsed_s: float
     conclusions: Conclusions | None
     """None where there was nothing to do: the results are those of the last run."""
@@ -80,7 +82,9 @@ async def run_sweep(
     async with _life(store, sweep_id, options) as life, GraderPool() as graders:
         grading = GradingService(store, graders, sweep_id, registered.rules.grader_ids, reporter.note)
         tally, reason = None, COMPLETE
-        if has_work:
+        if has_work and await _is_spent(spec, store, sweep_id):
+            reason = CAP_REACHED
+        elif has_work:
             async with serve_models(spec, registered, options.workers, reporter) as served:
                 await _add_tasks(store, registered, served)
                 tally, reason = await _draw(spec, registered, served, store, grading, life, options, reporter)
@@ -150,9 +154,16 @@ async def _report(
         samples_stored=progress.samples_stored,
         samples_drawn=tally.run_samples if tally else 0,
         failed_samples=await store.samples_failed(sweep_id),
+        failed_tasks=progress.tasks_failed,
         elapsed_s=tally.snapshot(0).elapsed_s if tally else 0.0,
         conclusions=conclusions,
     )
+
+
+async def _is_spent(spec: SweepSpec, store: Store, sweep_id: int) -> bool:
+    """Have the runs so far generated all the tokens that the sweep may cost?"""
+    cap = spec.limits.tokens
+    return cap is not None and await store.tokens_generated(sweep_id) >= cap
 
 
 async def _has_ungraded(store: Store, registered: Registered) -> bool:
