@@ -218,7 +218,7 @@ def _create_sweeps() -> None:
             TEXT,
             nullable=False,
             server_default="new",
-            comment="new, running, done, failed, cancelled or interrupted",
+            comment="new, running, or how its last run ended: complete, cancelled, ...",
         ),
         sa.Column(
             "cancel_requested",
