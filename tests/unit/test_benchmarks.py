@@ -32,9 +32,10 @@ def test_idle_time_between_calls_counts_against_the_utilisation() -> None:
 
 def test_the_steady_utilisation_leaves_out_start_and_tail() -> None:
     slots = Slots(2)
-    for start in range(10):
-        slots.serve(float(start), 1.0)
+    slots.serve(0.0, 1.0)
     slots.serve(1.0, 8.0)  # the second slot idles in the first and in the last tenth
+    for start in range(1, 10):
+        slots.serve(float(start), 1.0)
     assert slots.utilisation == pytest.approx(18.0 / 20.0)
     assert slots.steady_utilisation(0.1) == pytest.approx(1.0)
     assert slots.steady_utilisation(0.05) == pytest.approx((9.0 + 8.0) / 18.0)
