@@ -6,6 +6,7 @@ Run by `make test-vllm`, which installs vLLM in a venv of its own first; never p
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import math
 import os
@@ -14,7 +15,6 @@ import socket
 import sqlite3
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,12 +83,21 @@ def _wait_until_healthy(port: int, server: subprocess.Popen[bytes], log: Path) -
     while time.monotonic() < deadline:
         if server.poll() is not None:
             pytest.fail(f"vLLM ended with {server.returncode}: {log.read_text()[-3000:]}")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-                return
-        except OSError:
-            time.sleep(1)
+        if _is_healthy(port):
+            return
+        time.sleep(1)
     pytest.fail(f"vLLM did not start: {log.read_text()[-3000:]}")
+
+
+def _is_healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
 
 
 def settings(url: str, *, temperature: float = 1.0, n: int = 16) -> GeneratorSettings:
