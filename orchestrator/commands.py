@@ -157,7 +157,7 @@ def _announce(announcement: Mapping[str, str]) -> None:
 
 def list_models() -> Sequence[str]:
     """`ttc models list`."""
-    from workers.embedded.serve import built_in_models
+    from workers.embedded.catalog import built_in_models
 
     return built_in_models()
 

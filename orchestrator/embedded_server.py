@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from orchestrator.errors import EndpointProblem
-from workers.embedded.serve import resolve_model
+from workers.embedded.catalog import resolve_model
 
 REVISION_CHARACTERS = 12
 START_TIMEOUT_S = 60.0
