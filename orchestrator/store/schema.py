@@ -91,7 +91,12 @@ sweeps = sa.Table(
     col("config_json", TEXT, "The sweep file as last run, as JSON"),
     col("config_hash", TEXT, "Hash of config_json"),
     col("seed", BIG, "Seed every sample's seed derives from"),
-    col("state", TEXT, "new, running, or how its last run ended: complete, cancelled, ...", server_default="new"),
+    col(
+        "state",
+        TEXT,
+        "new, running, or how its last run ended: complete, cancelled, ...",
+        server_default="new",
+    ),
     col(
         "cancel_requested",
         FLAG,

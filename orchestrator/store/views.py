@@ -157,23 +157,26 @@ V_PROBLEM_COUNTS = View(
     no_answer: No answer in a finished text
     errors: The endpoint failed; drawn again on the next run
     ungraded: Answer without a verdict yet, or one that could not be decided
-    distinct_answers: Distinct answer strings
     completion_tokens: Tokens generated
     """,
-    f"""SELECT c.sweep_id, c.pool_id, c.problem_id, c.generator_id, c.level, c.gold_status,
-        SUM(c.samples) AS n,
-        SUM(CASE WHEN c.verdict = 'correct' THEN c.samples ELSE 0 END) AS correct,
-        SUM(CASE WHEN c.verdict = 'wrong' THEN c.samples ELSE 0 END) AS wrong,
-        SUM(CASE WHEN c.verdict = 'truncated' THEN c.samples ELSE 0 END) AS truncated,
-        SUM(CASE WHEN c.verdict = 'no_answer' THEN c.samples ELSE 0 END) AS no_answer,
-        SUM(CASE WHEN c.verdict = 'error' THEN c.samples ELSE 0 END) AS errors,
-        SUM(CASE WHEN c.verdict NOT IN ('correct', 'wrong', 'truncated', 'no_answer', 'error')
-            THEN c.samples ELSE 0 END) AS ungraded,
-        COUNT(DISTINCT c.answer_id) AS distinct_answers, SUM(c.completion_tokens) AS completion_tokens
-    FROM (SELECT v.*, p.level, p.gold_status, {_verdict("v.outcome", "v.answer_id")} AS verdict
-        FROM v_pool_answers v JOIN problems p ON p.id = v.problem_id
-        LEFT JOIN grades g ON g.answer_id = v.answer_id AND g.grader_id = v.grader_id) c
-    GROUP BY c.sweep_id, c.pool_id, c.problem_id, c.generator_id, c.level, c.gold_status""",
+    f"""SELECT c.sweep_id, c.pool_id, c.problem_id, c.generator_id, p.level, p.gold_status,
+        c.n, c.correct, c.wrong, c.truncated, c.no_answer, c.errors,
+        c.n - c.correct - c.wrong - c.truncated - c.no_answer - c.errors AS ungraded, c.completion_tokens
+    FROM (SELECT v.sweep_id, v.pool_id, v.problem_id, v.generator_id, COUNT(*) AS n,
+            COUNT(CASE WHEN v.verdict = 'correct' THEN 1 END) AS correct,
+            COUNT(CASE WHEN v.verdict = 'wrong' THEN 1 END) AS wrong,
+            COUNT(CASE WHEN v.verdict = 'truncated' THEN 1 END) AS truncated,
+            COUNT(CASE WHEN v.verdict = 'no_answer' THEN 1 END) AS no_answer,
+            COUNT(CASE WHEN v.verdict = 'error' THEN 1 END) AS errors,
+            SUM(v.completion_tokens) AS completion_tokens
+        FROM (SELECT w.sweep_id, w.pool_id, w.problem_id, w.generator_id, t.completion_tokens,
+                {_verdict("t.outcome", "x.answer_id")} AS verdict
+            FROM v_sweep_pools w JOIN problems p ON p.id = w.problem_id
+            JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
+            LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
+            LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id) v
+        GROUP BY v.sweep_id, v.pool_id, v.problem_id, v.generator_id) c
+    JOIN problems p ON p.id = c.problem_id""",
 )
 
 V_ACCURACY = View(
@@ -197,9 +200,11 @@ V_ACCURACY = View(
     mean_tokens: Tokens generated a sample, errors apart
     """,
     """SELECT c.sweep_id, s.name AS sweep, c.generator_id, n.name AS generator, c.level,
-        COUNT(*) AS problems, SUM(c.n) AS samples, SUM(c.correct) AS correct, SUM(c.wrong) AS wrong,
-        SUM(c.truncated) AS truncated, SUM(c.no_answer) AS no_answer, SUM(c.errors) AS errors,
-        SUM(c.ungraded) AS ungraded,
+        COUNT(*) AS problems, CAST(SUM(c.n) AS BIGINT) AS samples, CAST(SUM(c.correct) AS BIGINT) AS correct,
+        CAST(SUM(c.wrong) AS BIGINT) AS wrong,
+        CAST(SUM(c.truncated) AS BIGINT) AS truncated, CAST(SUM(c.no_answer) AS BIGINT) AS no_answer,
+        CAST(SUM(c.errors) AS BIGINT) AS errors,
+        CAST(SUM(c.ungraded) AS BIGINT) AS ungraded,
         AVG(CAST(c.correct AS DOUBLE PRECISION) / NULLIF(c.n - c.errors - c.ungraded, 0)) AS pass_at_1,
         CAST(SUM(c.completion_tokens) AS DOUBLE PRECISION) / NULLIF(SUM(c.n - c.errors), 0) AS mean_tokens
     FROM v_problem_counts c JOIN sweeps s ON s.id = c.sweep_id JOIN generators n ON n.id = c.generator_id

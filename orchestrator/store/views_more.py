@@ -127,12 +127,13 @@ V_COST = View(
     generation_flops: 2 x parameters x tokens generated; NULL: the size of the model is not known
     """,
     """SELECT s.id AS sweep_id, s.name AS sweep, n.id AS generator_id, n.name AS generator,
-        SUM(u.requests) AS requests, SUM(u.prompt_tokens) AS prompt_tokens,
-        SUM(u.cached_tokens) AS cached_tokens, SUM(u.completion_tokens) AS completion_tokens,
-        SUM(u.scorer_tokens) AS scorer_tokens,
-        SUM(u.retries) AS retries, SUM(u.wasted_requests) AS wasted_requests,
+        CAST(SUM(u.requests) AS BIGINT) AS requests, CAST(SUM(u.prompt_tokens) AS BIGINT) AS prompt_tokens,
+        CAST(SUM(u.cached_tokens) AS BIGINT) AS cached_tokens,
+        CAST(SUM(u.completion_tokens) AS BIGINT) AS completion_tokens,
+        CAST(SUM(u.scorer_tokens) AS BIGINT) AS scorer_tokens,
+        CAST(SUM(u.retries) AS BIGINT) AS retries, CAST(SUM(u.wasted_requests) AS BIGINT) AS wasted_requests,
         SUM(u.seconds) AS request_seconds,
-        CAST(2 AS DOUBLE PRECISION) * n.parameters * SUM(u.completion_tokens) AS generation_flops
+        CAST(2 AS DOUBLE PRECISION) * n.parameters * CAST(SUM(u.completion_tokens) AS BIGINT) AS generation_flops
     FROM sweeps s
     JOIN (SELECT DISTINCT sweep_id, pool_id FROM sweep_pools) w ON w.sweep_id = s.id
     JOIN pools p ON p.id = w.pool_id
@@ -162,8 +163,8 @@ V_PROGRESS = View(
         COALESCE(k.done, 0) AS tasks_done, COALESCE(k.failed, 0) AS tasks_failed
     FROM sweeps s
     LEFT JOIN (SELECT v.sweep_id, SUM(v.samples_wanted) AS samples_wanted,
-            SUM((SELECT COUNT(*) FROM trajectories t
-                WHERE t.id >= v.first_id AND t.id < v.end_id)) AS samples_stored
+            CAST(SUM((SELECT COUNT(*) FROM trajectories t
+                WHERE t.id >= v.first_id AND t.id < v.end_id)) AS BIGINT) AS samples_stored
         FROM v_sweep_pools v GROUP BY v.sweep_id) w ON w.sweep_id = s.id
     LEFT JOIN (SELECT v.sweep_id, SUM(CASE WHEN t.state = 0 THEN 1 ELSE 0 END) AS pending,
             SUM(CASE WHEN t.state = 1 THEN 1 ELSE 0 END) AS running,

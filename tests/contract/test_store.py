@@ -416,8 +416,8 @@ async def test_every_sample_has_one_verdict(store: Store) -> None:
     assert [int(n) for n in numbers] == [8, 2, 1, 1, 2, 1, 1]
     assert float(pass_at_1) == pytest.approx(2 / 6)
     assert float(mean_tokens) == pytest.approx(10.0)
-    per_problem = "SELECT n, correct, distinct_answers FROM v_problem_counts"
-    assert [tuple(map(int, row)) for row in await rows(store, per_problem)] == [(8, 2, 4)]
+    per_problem = "SELECT n, correct, ungraded FROM v_problem_counts"
+    assert [tuple(map(int, row)) for row in await rows(store, per_problem)] == [(8, 2, 1)]
 
 
 async def test_an_unreadable_reference_makes_nobody_wrong(store: Store) -> None:

@@ -66,7 +66,7 @@ def writer(sink: Sink, limits: WriterLimits = LIMITS) -> Writer:
 
 async def accepted(w: Writer, rows: int) -> None:
     """Return once the writer holds so many rows."""
-    while w.stats.held_rows < rows:  # noqa: ASYNC110: the writer offers no event, and needs none
+    while w.stats.held_rows < rows:  # noqa: ASYNC110
         await asyncio.sleep(0)
 
 
