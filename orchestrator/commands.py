@@ -22,6 +22,7 @@ from orchestrator.datasets import load_problems
 from orchestrator.errors import Interrupted, SweepFailed, UsageError
 from orchestrator.forecast import Forecast, forecast
 from orchestrator.grading_service import GradingService
+from orchestrator.integrity import ScrambleCheck
 from orchestrator.progress import duration, make_reporter
 from orchestrator.registration import recall, register, unknown_sweep
 from orchestrator.settings import store_url
@@ -224,6 +225,7 @@ def _conclusions_json(found: Conclusions) -> dict[str, Any]:
     return {
         "strategies": {each.strategy: results.to_json(each.rows, each.counts) for each in found.strategies},
         "grader_agreement": asdict(found.agreement),
+        "scramble_alarm": found.scramble.is_alarm,
     }
 
 
@@ -236,10 +238,19 @@ def _print_conclusions(found: Conclusions, *, is_json: bool) -> None:
         for table in results.render(each.rows, each.counts, width=min(console.width, 140)):
             console.print(table)
             console.print()
+    _warn(found.scramble)
     if found.agreement.answers:
         share = found.agreement.agreed / found.agreement.answers
         console.print(
             f"The strict grader agrees on {share:.1%} of {found.agreement.answers:,} distinct answers."
+        )
+
+
+def _warn(scramble: ScrambleCheck) -> None:
+    if scramble.is_alarm:
+        _note(
+            f"ALARM: {scramble.other_matches} samples equal the gold of another problem, only "
+            f"{scramble.own_matches} that of their own: are they filed under the right problems?"
         )
 
 

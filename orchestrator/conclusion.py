@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from orchestrator import results
 from orchestrator.estimators import ClusterCount, PoolCounts
 from orchestrator.grading_service import GradingService
+from orchestrator.integrity import ScrambleCheck, scrambled_ratio
 from orchestrator.registration import Registered
 from orchestrator.results import CountRow, ResultRow
 from orchestrator.spec import SweepSpec
 from orchestrator.store import Agreement, AnswerCount, ResultRecord, Store
 from orchestrator.store import PoolCounts as StoredCounts
 from workers.grading import MATH, STRICT, Verdict
+from workers.grading.normalise import canonical
 from workers.types import Outcome
 
 CUT = frozenset({Outcome.TRUNCATED, Outcome.OVERFLOW})
@@ -42,6 +45,8 @@ class Conclusions:
     strategies: Sequence[Conclusion]
     agreement: Agreement
     """Of the mathematical grader, whose verdicts count, with the strict one."""
+    scramble: ScrambleCheck
+    """Whether samples look as if they answered other problems than those they are filed under."""
 
 
 async def conclude(
@@ -62,7 +67,7 @@ async def conclude(
         conclusions.append(Conclusion(strategy.name, rows, results.count_outcomes(counted)))
     rules = registered.rules.grader_ids
     agreement = await store.agreement(registered.sweep_id, rules[MATH.name], rules[STRICT.name])
-    return Conclusions(conclusions, agreement)
+    return Conclusions(conclusions, agreement, scramble_check(pools))
 
 
 def pool_counts(pool: StoredCounts) -> PoolCounts:
@@ -90,6 +95,19 @@ def pool_counts(pool: StoredCounts) -> PoolCounts:
         completion_tokens=sum(each.completion_tokens for each in pool.answers),
         samples_with_tokens=sum(each.samples for each in pool.answers if each.completion_tokens),
     )
+
+
+def scramble_check(pools: Sequence[StoredCounts]) -> ScrambleCheck:
+    """Compare the normalised answers of all pools with all golds; the ids go end to end, so this should never ring."""
+    golds = {str(pool.problem_id): canonical(pool.gold) for pool in pools}
+    samples = (
+        sample
+        for pool in pools
+        for answer in pool.answers
+        if answer.text is not None
+        for sample in repeat((str(pool.problem_id), canonical(answer.text)), answer.samples)
+    )
+    return scrambled_ratio(golds, samples)
 
 
 def _is_correct(answer: AnswerCount) -> bool | None:

@@ -35,10 +35,11 @@ TASK_SPANS = """SELECT t.pool_id, t.sample_start, t.sample_count, t.state
     FROM (SELECT DISTINCT pool_id FROM sweep_pools WHERE sweep_id = :sweep_id) w
     JOIN tasks t ON t.pool_id = w.pool_id AND t.kind = :kind ORDER BY t.pool_id, t.sample_start"""
 
-ANSWER_COUNTS = """SELECT v.pool_id, v.problem_id, v.generator_id, q.level, q.gold_status, v.outcome,
-        v.answer_id, COALESCE(g.cluster_id, v.answer_id) AS cluster_id, g.verdict, v.samples,
+ANSWER_COUNTS = """SELECT v.pool_id, v.problem_id, v.generator_id, q.level, q.answer AS gold, q.gold_status,
+        v.outcome, v.answer_id, a.text, COALESCE(g.cluster_id, v.answer_id) AS cluster_id, g.verdict, v.samples,
         COALESCE(v.completion_tokens, 0) AS completion_tokens
     FROM v_pool_answers v JOIN problems q ON q.id = v.problem_id
+    LEFT JOIN answers a ON a.id = v.answer_id
     LEFT JOIN grades g ON g.answer_id = v.answer_id AND g.grader_id = :grader_id
     WHERE v.sweep_id = :sweep_id ORDER BY v.pool_id, v.samples DESC, v.answer_id"""
 
@@ -65,10 +66,12 @@ async def answer_counts(tx: Transaction, sweep_id: int, grader_id: int) -> list[
 def _pool_counts(pool_id: int, rows: Sequence[AnyRow]) -> PoolCounts:
     first = rows[0]
     counts = tuple(
-        AnswerCount(r.outcome, r.answer_id, r.cluster_id, r.verdict, int(r.samples), int(r.completion_tokens))
+        AnswerCount(
+            r.outcome, r.answer_id, r.text, r.cluster_id, r.verdict, int(r.samples), int(r.completion_tokens)
+        )
         for r in rows
     )
-    return PoolCounts(pool_id, first.problem_id, first.generator_id, first.level, first.gold_status, counts)
+    return PoolCounts(pool_id, first.problem_id, first.generator_id, first.level, first.gold, first.gold_status, counts)
 
 
 async def pool_contents(tx: Transaction, fingerprint: str, seed: int) -> dict[str, PoolContent]:

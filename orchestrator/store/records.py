@@ -202,6 +202,8 @@ class AnswerCount:
 
     outcome: str
     answer_id: int | None
+    text: str | None
+    """The answer."""
     cluster_id: int | None
     """The answer's cluster, or itself while it has none."""
     verdict: str | None
@@ -217,6 +219,7 @@ class PoolCounts:
     problem_id: int
     generator_id: int
     level: str | None
+    gold: str
     gold_status: str
     answers: tuple[AnswerCount, ...]
 
