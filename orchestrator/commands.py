@@ -23,7 +23,7 @@ from orchestrator.errors import Interrupted, SweepFailed, UsageError
 from orchestrator.forecast import Forecast, forecast
 from orchestrator.grading_service import GradingService
 from orchestrator.integrity import ScrambleCheck
-from orchestrator.progress import duration, make_reporter
+from orchestrator.progress import duration, make_reporter, printable
 from orchestrator.registration import recall, register, unknown_sweep
 from orchestrator.settings import store_url
 from orchestrator.spec import SweepSpec

@@ -159,7 +159,7 @@ class TerminalReporter:
     def first_sample(self, prompt: str, trajectory: Trajectory) -> None:
         """Print the first exchange, as text: model output is never markup."""
         self._console.print(Panel(Text(shortened(prompt)), title="first prompt", border_style="cyan"))
-        title = f"first completion: {trajectory.outcome}, answer {trajectory.answer!r}"
+        title = f"first completion: {trajectory.outcome}, answer {printable(str(trajectory.answer))}"
         self._console.print(Panel(Text(shortened(trajectory.text)), title=Text(title), border_style="green"))
 
     def update(self, snapshot: Snapshot) -> None:
@@ -255,9 +255,17 @@ def make_reporter(name: str, *, is_json: bool, stream: TextIO) -> Reporter:
     return TerminalReporter(console, name) if console.is_terminal else LineReporter(stream)
 
 
+def printable(text: str) -> str:
+    """`text` without what could steer a terminal: control and bidirectional characters show as U+FFFD."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text
+    )
+
+
 def shortened(text: str, limit: int = PREVIEW_CHARACTERS) -> str:
     """The beginning of a text, with what was left out said."""
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text) - limit} more characters)"
+    beginning = printable(text[:limit])
+    return beginning if len(text) <= limit else f"{beginning}... ({len(text) - limit} more characters)"
 
 
 def line(snapshot: Snapshot) -> str:
