@@ -169,9 +169,10 @@ async def test_tasks_of_a_run_that_ended_are_free(store: Store) -> None:
     world = await build(store)
     await store.claim(world.sweep_id, world.run_id, 4)
     await store.end_run(world.run_id, "interrupted")
-    other = await store.start_run(world.sweep_id, "h", 2)
-    assert len(await store.claim(world.sweep_id, other, 4)) == 4
     assert (await store.sweeps())[0].state == "interrupted"
+    other = await store.start_run(world.sweep_id, "h", 2)
+    assert (await store.sweeps())[0].state == "running"
+    assert len(await store.claim(world.sweep_id, other, 4)) == 4
 
 
 async def test_a_heartbeat_hears_of_a_cancel_request(store: Store) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from orchestrator.store import Store, Writer
@@ -45,6 +46,31 @@ async def test_a_killed_writer_leaves_whole_facts(store_url: str) -> None:
         stored = (await store.progress())[0].samples_stored
         assert stored > 0
         await finish(store)
+        (progress,) = await store.progress()
+        assert (progress.samples_stored, progress.tasks_done) == (4 * SAMPLES, 4 * SAMPLES // 2)
+
+
+@pytest.mark.postgres
+async def test_lost_connections_lose_and_repeat_nothing(postgres_url: str) -> None:
+    """As when the server restarts: every connection is cut, again and again, while the writer commits."""
+    async with await Store.open(postgres_url) as store:
+        world = await build(store, count=4, samples=SAMPLES, task_size=2)
+        cutter = await asyncpg.connect(postgres_url)
+        working = asyncio.create_task(work(store, world, limit=10_000, announce=False))
+        cuts = 0
+        while not await cutter.fetchval("SELECT EXISTS (SELECT 1 FROM trajectories)"):
+            await asyncio.wait([working], timeout=0.02)  # the claim, made once, is not what is tested here
+        while not working.done():
+            cuts += await cutter.fetchval(
+                """SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+            )
+            await asyncio.wait([working], timeout=0.2)
+        await cutter.close()
+        await working
+        assert cuts > 0
+        for fault, sql in CHECKS.items():
+            assert (await store.query(sql)).rows == [(0,)], fault
         (progress,) = await store.progress()
         assert (progress.samples_stored, progress.tasks_done) == (4 * SAMPLES, 4 * SAMPLES // 2)
 
