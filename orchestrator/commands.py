@@ -297,9 +297,7 @@ def _cell(value: Any) -> str:
     text = (
         (f"{value:.6g}" if abs(value) < EXACT else f"{value:.3f}") if isinstance(value, float) else str(value)
     )
-    return "".join(
-        each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text
-    )
+    return printable(text)
 
 
 def _note(message: str) -> None:
