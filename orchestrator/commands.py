@@ -1,10 +1,7 @@
-"""What the commands do, once their arguments are known: open the store, do the work, print. No algorithm lives here."""
+"""What the commands do, once their arguments are known: open the store, do the work, show it."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,18 +9,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from orchestrator import results
 from orchestrator.conclusion import Conclusions, conclude
 from orchestrator.datasets import load_problems
 from orchestrator.errors import Interrupted, SweepFailed, UsageError
-from orchestrator.forecast import Forecast, forecast
+from orchestrator.forecast import forecast
 from orchestrator.grading_service import GradingService
-from orchestrator.integrity import ScrambleCheck
-from orchestrator.progress import duration, make_reporter, printable
+from orchestrator.output import (
+    FORMATS,
+    conclusions_json,
+    forecast_table,
+    note,
+    show,
+    show_conclusions,
+    show_json,
+    show_rows,
+    status_table,
+)
+from orchestrator.progress import duration, make_reporter
 from orchestrator.registration import recall, register, unknown_sweep
 from orchestrator.settings import store_url
 from orchestrator.spec import SweepSpec
@@ -33,10 +37,6 @@ from orchestrator.sweep import NOTHING_TO_DO, RunOptions, RunReport, run_sweep
 from workers.grading import GraderPool
 
 DEFAULT_STORE = "sqlite:///ttc.db"
-FORMATS = ("table", "csv", "json")
-EXACT = 1e6
-CELL_WIDTH = 60
-"""Characters of a value that the table of `ttc sql` shows; csv and json show all."""
 
 
 async def run_file(path: Path, database: str | None, options: RunOptions) -> None:
@@ -66,9 +66,9 @@ async def plan_file(path: Path, database: str | None, *, is_json: bool) -> None:
     problems = load_problems(spec.problems, path.parent)
     found = await forecast(spec, problems, database_of(spec, path, database))
     if is_json:
-        _print_json([asdict(each) for each in found])
+        show_json([asdict(each) for each in found])
     else:
-        _print(_forecast_table(spec.name, found))
+        show(forecast_table(spec.name, found))
 
 
 async def show_status(name: str | None, url: str, *, is_json: bool) -> None:
@@ -79,29 +79,15 @@ async def show_status(name: str | None, url: str, *, is_json: bool) -> None:
     if name is not None and not rows:
         raise unknown_sweep(name)
     if is_json:
-        _print_json([asdict(row) for row in rows])
+        show_json([asdict(row) for row in rows])
         return
-    table = Table(
-        "sweep", "state", "samples", "tasks done", "running", "pending", "failed", box=None, title="sweeps"
-    )
-    for row in rows:
-        share = row.samples_stored / max(1, row.samples_wanted)
-        table.add_row(
-            Text(row.name),
-            row.state,
-            f"{row.samples_stored:,} of {row.samples_wanted:,} ({share:.0%})",
-            *(
-                f"{count:,}"
-                for count in (row.tasks_done, row.tasks_running, row.tasks_pending, row.tasks_failed)
-            ),
-        )
-    _print(table)
+    show(status_table(rows))
 
 
 async def show_results(name: str, url: str, *, is_json: bool) -> None:
     """`ttc results`: estimates from what is stored now."""
     async with await Store.open(url, create=False) as store:
-        _print_conclusions(await _conclude(name, store), is_json=is_json)
+        show_conclusions(await _conclude(name, store), is_json=is_json)
 
 
 async def grade_sweep(name: str, url: str, *, is_json: bool) -> None:
@@ -116,7 +102,7 @@ async def cancel_sweep(name: str, url: str) -> None:
         if found is None:
             raise unknown_sweep(name)
         await store.request_cancel(found.id)
-    _print(Text(f"{name}: asked to stop; `ttc resume {name}` goes on with it"))
+    show(Text(f"{name}: asked to stop; `ttc resume {name}` goes on with it"))
 
 
 async def run_query(query: str, url: str, output: str, limit: int, timeout_s: float) -> None:
@@ -125,17 +111,7 @@ async def run_query(query: str, url: str, output: str, limit: int, timeout_s: fl
         raise UsageError.of(f"--format is one of {', '.join(FORMATS)}", field="--format", value=repr(output))
     async with await Store.open(url, create=False, read_only=True) as store:
         found = await store.query(query, limit=limit, timeout_s=timeout_s)
-    if output == "json":
-        _print_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
-    elif output == "csv":
-        buffer = io.StringIO()
-        csv.writer(buffer).writerows([found.columns, *found.rows])
-        sys.stdout.write(buffer.getvalue())
-    else:
-        # As wide as its rows: a terminal folds long lines, a pipe should not lose columns.
-        Console(width=CELL_WIDTH * max(1, len(found.columns)) * 2).print(
-            _query_table(found.columns, found.rows)
-        )
+    show_rows(found.columns, found.rows, output)
 
 
 def serve_model(model: str, host: str, port: int, slots: int, api_key_env: str | None) -> None:
@@ -153,7 +129,7 @@ def serve_model(model: str, host: str, port: int, slots: int, api_key_env: str |
 
 
 def _announce(announcement: Mapping[str, str]) -> None:
-    _print(Text(f"serving {announcement['model']} at {announcement['url']}; Ctrl-C stops it"))
+    show(Text(f"serving {announcement['model']} at {announcement['url']}; Ctrl-C stops it"))
 
 
 def list_models() -> Sequence[str]:
@@ -175,18 +151,18 @@ def database_of(spec: SweepSpec, path: Path, chosen: str | None) -> str:
 async def _conclude(name: str, store: Store) -> Conclusions:
     spec, registered = await recall(name, store)
     async with GraderPool() as graders:
-        grading = GradingService(store, graders, registered.sweep_id, registered.rules.grader_ids, _note)
+        grading = GradingService(store, graders, registered.sweep_id, registered.rules.grader_ids, note)
         return await conclude(spec, registered, store, grading)
 
 
 def _finish(name: str, report: RunReport, options: RunOptions) -> None:
     """Print the results, then end with the exit code of how the run ended."""
     if options.is_json:
-        _print_json({"sweep": name, **_report_json(report)})
+        show_json({"sweep": name, **_report_json(report)})
     else:
         if report.conclusions is not None:
-            _print_conclusions(report.conclusions, is_json=False)
-        _print(Text(_last_line(name, report)))
+            show_conclusions(report.conclusions, is_json=False)
+        show(Text(_last_line(name, report)))
     if report.reason in ("interrupted", "cancelled"):
         raise Interrupted(
             f"{report.reason}; everything drawn so far is stored: `ttc resume {name}` goes on from here"
@@ -218,95 +194,4 @@ def _last_line(name: str, report: RunReport) -> str:
 
 def _report_json(report: RunReport) -> dict[str, Any]:
     plain = {key: value for key, value in asdict(report).items() if key != "conclusions"}
-    return {**plain, **(_conclusions_json(report.conclusions) if report.conclusions else {})}
-
-
-def _conclusions_json(found: Conclusions) -> dict[str, Any]:
-    return {
-        "strategies": {each.strategy: results.to_json(each.rows, each.counts) for each in found.strategies},
-        "grader_agreement": asdict(found.agreement),
-        "scramble_alarm": found.scramble.is_alarm,
-    }
-
-
-def _print_conclusions(found: Conclusions, *, is_json: bool) -> None:
-    if is_json:
-        _print_json(_conclusions_json(found))
-        return
-    console = Console()
-    for each in found.strategies:
-        for table in results.render(each.rows, each.counts, width=min(console.width, 140)):
-            console.print(table)
-            console.print()
-    _warn(found.scramble)
-    if found.agreement.answers:
-        share = found.agreement.agreed / found.agreement.answers
-        console.print(
-            f"The strict grader agrees on {share:.1%} of {found.agreement.answers:,} distinct answers."
-        )
-
-
-def _warn(scramble: ScrambleCheck) -> None:
-    if scramble.is_alarm:
-        _note(
-            f"ALARM: {scramble.other_matches} samples equal the gold of another problem, only "
-            f"{scramble.own_matches} that of their own: are they filed under the right problems?"
-        )
-
-
-def _forecast_table(name: str, found: Sequence[Forecast]) -> Table:
-    table = Table(title=f"plan of {name}", box=None, title_style="bold")
-    for heading in (
-        "policy",
-        "problems",
-        "wanted",
-        "stored",
-        "missing",
-        "requests",
-        "tokens",
-        "at most",
-        "FLOPs",
-    ):
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
-    for each in found:
-        table.add_row(
-            Text(each.policy),
-            f"{each.problems:,}",
-            f"{each.samples_wanted:,}",
-            f"{each.samples_stored:,}",
-            f"{each.samples_missing:,}",
-            f"{each.requests:,}",
-            "-" if each.expected_tokens is None else f"{each.expected_tokens:,.0f}",
-            f"{each.max_tokens:,}",
-            "-" if each.flops is None else f"{each.flops:.2e}",
-        )
-    return table
-
-
-def _query_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    table = Table(box=None, header_style="bold")
-    for name in columns:
-        table.add_column(Text(name), no_wrap=True, max_width=CELL_WIDTH)
-    for row in rows:
-        table.add_row(*(Text("" if value is None else _cell(value)) for value in row))
-    return table
-
-
-def _cell(value: Any) -> str:
-    """A value for a terminal: model output may hold control sequences, so only printable characters pass."""
-    text = (
-        (f"{value:.6g}" if abs(value) < EXACT else f"{value:.3f}") if isinstance(value, float) else str(value)
-    )
-    return printable(text)
-
-
-def _note(message: str) -> None:
-    sys.stderr.write(message + "\n")
-
-
-def _print(what: Any) -> None:
-    Console().print(what)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+    return {**plain, **(conclusions_json(report.conclusions) if report.conclusions else {})}

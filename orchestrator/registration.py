@@ -89,8 +89,6 @@ async def recall(name: str, store: Store) -> tuple[SweepSpec, Registered]:
     if sweep is None:
         raise unknown_sweep(name)
     spec = sweep_from(json.loads(sweep.config_json))
-    # Registered again as it is: a request to cancel an earlier run is no request to cancel this one.
-    await store.register_sweep(name, sweep.config_json, sweep.config_hash, sweep.seed)
     models = {
         await _register_generator(each.policy, spec.models[each.policy], store): each.policy
         for each in spec.strategies

@@ -75,7 +75,7 @@ def batches(plan: Plan, tokenizer: Tokenizer, start: int) -> Iterator[Batch]:
     step = start
     while step < plan.steps:
         number, skipped = divmod(step, POOL_BATCHES)
-        for batch in _pool(plan, tokenizer, number)[skipped:]:
+        for batch in _pool(plan, tokenizer, number)[skipped : skipped + plan.steps - step]:
             yield batch
             step += 1
 

@@ -29,12 +29,12 @@ _SWEEP_POOLS = bulk(
 async def register_sweep(
     tx: Transaction, name: str, config_json: str, config_hash: str, seed: int
 ) -> SweepRecord:
-    """Register a sweep, or give the one with that name a new configuration; forget a cancel request."""
+    """Register a sweep, or give the one with that name a new configuration."""
     (row,) = await tx.rows(
         f"""INSERT INTO sweeps (name, config_json, config_hash, seed, created_at)
         VALUES (:name, :config_json, :config_hash, :seed, :now)
         ON CONFLICT (name) DO UPDATE SET config_json = excluded.config_json, seed = excluded.seed,
-            config_hash = excluded.config_hash, cancel_requested = excluded.cancel_requested
+            config_hash = excluded.config_hash
         RETURNING {_SWEEP}""",
         name=name, config_json=config_json, config_hash=config_hash, seed=seed, now=await tx.now(),
     )  # fmt: skip

@@ -54,8 +54,10 @@ async def add_tasks(tx: Transaction, tasks: Sequence[NewTask]) -> None:
 
 
 async def start_run(tx: Transaction, sweep_id: int, host: str, pid: int, details: str) -> int:
-    """Id of a new run; its sweep is running now."""
-    await tx.run("UPDATE sweeps SET state = 'running' WHERE id = :sweep_id", sweep_id=sweep_id)
+    """Id of a new run; its sweep is running now, and a request to cancel an earlier run is none to cancel this one."""
+    await tx.run(
+        "UPDATE sweeps SET state = 'running', cancel_requested = '0' WHERE id = :sweep_id", sweep_id=sweep_id
+    )
     return int(
         await tx.scalar(
             """INSERT INTO runs (sweep_id, host, pid, started_at, heartbeat_at, details)

@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.store import (
     LEASE_S,
+    GoldStatus,
     GradeRecord,
     NewTask,
     ProblemRecord,
@@ -44,13 +45,91 @@ async def write(store: Store, world: World, batch: FactBatch, sequence: int | No
 
 async def test_a_sweep_keeps_its_id_and_takes_the_new_configuration(store: Store) -> None:
     first = await store.register_sweep("s", '{"n": 1}', "h1", 7)
-    await store.request_cancel(first.id)
     again = await store.register_sweep("s", '{"n": 2}', "h2", 7)
     assert (again.id, again.config_json, again.config_hash) == (first.id, '{"n": 2}', "h2")
-    assert not again.cancel_requested
     assert await store.find_sweep("s") == again
     assert await store.find_sweep("other") is None
     assert [s.name for s in await store.sweeps()] == ["s"]
+
+
+async def test_a_request_to_cancel_lasts_until_the_next_run(store: Store) -> None:
+    sweep = await store.register_sweep("s", "{}", "h", 7)
+    await store.request_cancel(sweep.id)
+    again = await store.register_sweep("s", "{}", "h", 7)
+    assert again.cancel_requested
+    await store.start_run(sweep.id, "host", 1)
+    found = await store.find_sweep("s")
+    assert found is not None
+    assert not found.cancel_requested
+    assert found.state == "running"
+
+
+async def test_only_problems_with_a_readable_gold_are_usable(store: Store) -> None:
+    rows = [ProblemRecord("d", str(i), f"s{i}", f"a{i}", f"h{i}") for i in range(3)]
+    ids = await store.register_problems(rows)
+    assert [each.external_id for each in await store.unverified_problems(ids)] == ["0", "1", "2"]
+    await store.set_gold_status({ids[0]: GoldStatus.OK, ids[1]: GoldStatus.UNPARSABLE, ids[2]: GoldStatus.OK})
+    assert await store.usable_problems(ids[::-1]) == [ids[2], ids[0]]
+    assert await store.unverified_problems(ids) == []
+
+
+async def test_pools_a_sweep_no_longer_wants_are_forgotten_but_their_samples_stay(store: Store) -> None:
+    world = await build(store)
+    kept, dropped = world.pool_ids
+    (first, *_) = await store.claim(world.sweep_id, world.run_id, 4)
+    await write(store, world, whole(first))
+    assert await store.forget_pools(world.sweep_id, {(kept, "best_of_n")}) == 1
+    assert {each.pool_id for each in await store.coverage(world.sweep_id)} == {kept}
+    assert await value(store, f"SELECT COUNT(*) FROM tasks WHERE pool_id = {dropped}") == 2
+    assert await value(store, "SELECT COUNT(*) FROM trajectories") == 4
+
+
+async def test_runs_that_never_ended_are_open_with_the_tasks_they_hold(store: Store) -> None:
+    world = await build(store)
+    await store.claim(world.sweep_id, world.run_id, 3)
+    ended = await store.start_run(world.sweep_id, "host", 2)
+    await store.end_run(ended, "complete")
+    (run,) = await store.open_runs(world.sweep_id)
+    assert (run.run_id, run.host, run.pid, run.tasks) == (world.run_id, "host", 1, 3)
+    assert 0 <= run.silent_s < LEASE_S
+
+
+async def test_a_forecast_sees_what_the_pools_of_a_generator_hold_without_errors(store: Store) -> None:
+    world = await build(store)
+    (first, *_) = await store.claim(world.sweep_id, world.run_id, 4)
+    failed = sample(first, 3, outcome=Outcome.ERROR)
+    batch = FactBatch(
+        trajectories=(*(sample(first, index) for index in range(3)), failed),
+        usage=(Usage(first.task_id, first.attempt, requests=2, completion_tokens=55),),
+    )
+    await write(store, world, batch, sequence=1)
+    held = await store.pool_contents("fp-g", 7)
+    (content,) = held.values()
+    assert (content.samples, content.completion_tokens, content.latency_s) == (3, 30, pytest.approx(1.5))
+    assert await store.pool_contents("fp-g", 8) == {}
+    assert await store.samples_failed(world.sweep_id) == 1
+    assert await store.tokens_generated(world.sweep_id) == 55
+
+
+async def test_only_problems_with_new_answers_are_to_be_clustered_and_graders_are_compared(
+    store: Store,
+) -> None:
+    world = await build(store)
+    strict = await store.register_grader("strict", "1")
+    (first, *_) = await store.claim(world.sweep_id, world.run_id, 4)
+    await write(
+        store, world, FactBatch(trajectories=(sample(first, 0, answer="4"), sample(first, 1, answer="8/2")))
+    )
+    answers = await store.ungraded(world.grader_id, world.sweep_id, 10)
+    await store.write_grades(world.grader_id, [GradeRecord(each.answer_id, "correct") for each in answers])
+    await store.write_grades(
+        strict, [GradeRecord(each.answer_id, "correct" if each.text == "4" else "wrong") for each in answers]
+    )
+    assert await store.unclustered_problems(world.grader_id, world.sweep_id) == [first.problem_id]
+    await store.write_clusters(world.grader_id, {each.answer_id: answers[0].answer_id for each in answers})
+    assert await store.unclustered_problems(world.grader_id, world.sweep_id) == []
+    found = await store.agreement(world.sweep_id, world.grader_id, strict)
+    assert (found.answers, found.agreed) == (2, 1)
 
 
 async def test_problems_get_ids_in_order_and_an_edited_one_is_another(store: Store) -> None:

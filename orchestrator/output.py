@@ -1,0 +1,152 @@
+"""How results, plans and rows look on standard output: tables for people, JSON and CSV for machines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator import results
+from orchestrator.conclusion import Conclusions
+from orchestrator.forecast import Forecast
+from orchestrator.integrity import ScrambleCheck
+from orchestrator.progress import duration, printable
+from orchestrator.store import Progress
+
+FORMATS = ("table", "csv", "json")
+WIDEST_RESULTS = 140
+CELL_WIDTH = 60
+"""Characters of a value that a table of rows shows; csv and json show all."""
+EXACT = 1e6
+"""Larger numbers (times, ids) are shown with all their digits."""
+
+
+def conclusions_json(found: Conclusions) -> dict[str, Any]:
+    """The results as plain values."""
+    return {
+        "strategies": {each.strategy: results.to_json(each.rows, each.counts) for each in found.strategies},
+        "grader_agreement": asdict(found.agreement),
+        "scramble_alarm": found.scramble.is_alarm,
+    }
+
+
+def show_conclusions(found: Conclusions, *, is_json: bool) -> None:
+    """Print the results, strategy by strategy, and what should make a reader doubt them."""
+    if is_json:
+        show_json(conclusions_json(found))
+        return
+    console = Console()
+    for each in found.strategies:
+        for table in results.render(each.rows, each.counts, width=min(console.width, WIDEST_RESULTS)):
+            console.print(table)
+            console.print()
+    _warn(found.scramble)
+    if found.agreement.answers:
+        share = found.agreement.agreed / found.agreement.answers
+        console.print(
+            f"The strict grader agrees on {share:.1%} of {found.agreement.answers:,} distinct answers."
+        )
+
+
+def _warn(scramble: ScrambleCheck) -> None:
+    if scramble.is_alarm:
+        note(
+            f"ALARM: {scramble.other_matches} samples equal the gold of another problem, only "
+            f"{scramble.own_matches} that of their own: are they filed under the right problems?"
+        )
+
+
+def forecast_table(name: str, found: Sequence[Forecast]) -> Table:
+    """What a sweep has, lacks and will cost: a column a strategy."""
+    table = Table(title=f"plan of {name}", box=None, title_style="bold", header_style="bold")
+    table.add_column("")
+    for each in found:
+        table.add_column(Text(f"{each.strategy} ({each.policy})"), justify="right")
+    lines: tuple[tuple[str, Callable[[Forecast], str]], ...] = (
+        ("problems", lambda each: f"{each.problems:,}"),
+        ("samples wanted", lambda each: f"{each.samples_wanted:,}"),
+        ("samples stored", lambda each: f"{each.samples_stored:,}"),
+        ("samples missing", lambda each: f"{each.samples_missing:,}"),
+        ("requests", lambda each: f"{each.requests:,}"),
+        ("generated tokens, expected", lambda each: _or_dash(each.expected_tokens, ",.0f")),
+        ("generated tokens, at most", lambda each: f"{each.max_tokens:,}"),
+        ("FLOPs of the policy", lambda each: _or_dash(each.flops, ".2e")),
+        ("time at full concurrency", lambda each: duration(each.seconds)),
+    )
+    for heading, cell in lines:
+        table.add_row(heading, *(cell(each) for each in found))
+    return table
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def status_table(rows: Sequence[Progress]) -> Table:
+    """How far sweeps are."""
+    table = Table(box=None, header_style="bold")
+    for heading in ("sweep", "state", "samples", "tasks done", "running", "pending", "failed"):
+        table.add_column(heading, justify="left" if heading in ("sweep", "state") else "right")
+    for row in rows:
+        share = row.samples_stored / max(1, row.samples_wanted)
+        counts = (row.tasks_done, row.tasks_running, row.tasks_pending, row.tasks_failed)
+        table.add_row(
+            Text(row.name),
+            row.state,
+            f"{row.samples_stored:,} of {row.samples_wanted:,} ({share:.0%})",
+            *(f"{count:,}" for count in counts),
+        )
+    return table
+
+
+def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], output: str) -> None:
+    """Print the rows of a query in one of `FORMATS`."""
+    if output == "json":
+        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+    elif output == "csv":
+        buffer = io.StringIO()
+        csv.writer(buffer).writerows([columns, *rows])
+        sys.stdout.write(buffer.getvalue())
+    else:
+        # As wide as its rows: a terminal folds long lines, a pipe should not lose columns.
+        Console(width=2 * CELL_WIDTH * max(1, len(columns))).print(_query_table(columns, rows))
+
+
+def _query_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    table = Table(box=None, header_style="bold")
+    for name in columns:
+        table.add_column(Text(name), no_wrap=True, max_width=CELL_WIDTH)
+    for row in rows:
+        table.add_row(*(Text("" if value is None else _cell(value)) for value in row))
+    return table
+
+
+def _cell(value: Any) -> str:
+    """A value for a terminal: model output may hold control sequences, so only printable characters pass."""
+    text = (
+        (f"{value:.6g}" if abs(value) < EXACT else f"{value:.3f}") if isinstance(value, float) else str(value)
+    )
+    return printable(text)
+
+
+def note(message: str) -> None:
+    """Say something beside the output."""
+    sys.stderr.write(message + "\n")
+
+
+def show(what: Any) -> None:
+    """Print for people."""
+    Console().print(what)
+
+
+def show_json(value: Any) -> None:
+    """Print for machines."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
