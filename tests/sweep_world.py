@@ -214,6 +214,11 @@ class Command:
         )  # fmt: skip
         return cls(process)
 
+    @property
+    def has_ended(self) -> bool:
+        """Is the process gone?"""
+        return self.process.returncode is not None
+
     async def ended(self) -> Said:
         """Wait for the end; a process that does not end is killed, and fails the test."""
         try:

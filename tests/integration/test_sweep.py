@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,18 @@ from orchestrator.store import Store
 from tests.fault_server import Fault, FaultServer, default_text
 from tests.sweep_world import PROBE_PROMPT, SweepFolder, assert_same_rows, rows_of
 
-FAULTS = (
-    Fault.RATE_LIMIT, Fault.RATE_LIMIT_SILENT, Fault.SERVER_ERROR, Fault.UNAVAILABLE, Fault.HANG, Fault.DISCONNECT,
-    Fault.RESET, Fault.TRUNCATED_JSON, Fault.WRONG_N, Fault.EMPTY_CHOICES, Fault.DOUBLED_INDEX, Fault.HUGE_BODY,
-    Fault.HTML, Fault.SLOW, Fault.DRIP, Fault.SHUFFLED, Fault.WRAPPED_ERROR, Fault.ABORTED, Fault.NO_TEXT,
-)  # fmt: skip
+FAULTS = {
+    "refusals": (
+        Fault.RATE_LIMIT,
+        Fault.RATE_LIMIT_SILENT,
+        Fault.SERVER_ERROR,
+        Fault.UNAVAILABLE,
+        Fault.WRAPPED_ERROR,
+    ),
+    "connections": (Fault.HANG, Fault.DISCONNECT, Fault.RESET, Fault.SLOW, Fault.DRIP),
+    "bodies": (Fault.TRUNCATED_JSON, Fault.HUGE_BODY, Fault.HTML, Fault.NO_TEXT),
+    "choices": (Fault.WRONG_N, Fault.EMPTY_CHOICES, Fault.DOUBLED_INDEX, Fault.SHUFFLED, Fault.ABORTED),
+}
 IMPATIENT = {"max_attempts": 1, "concurrency": 4}
 PATIENT = {"concurrency": 16, "deadline_base_s": 0.5, "tokens_per_second_floor": 1000, "max_attempts": 8}
 
@@ -255,16 +263,19 @@ async def test_the_size_of_requests_and_tasks_changes_no_sample(folder: SweepFol
         assert_same_rows(rows, found[0], but="tasks")
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_faults_on_the_way_leave_no_trace_in_the_rows(folder: SweepFolder, fault: Fault) -> None:
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS.keys())
+async def test_faults_on_the_way_leave_no_trace_in_the_rows(
+    folder: SweepFolder, faults: tuple[Fault, ...]
+) -> None:
     calm = f"sqlite:///{folder.folder / 'calm.db'}"
     async with FaultServer() as server:
-        folder.write(server.url, samples=32, sweep_limits={"workers": 1}, limits=PATIENT)
+        folder.write(server.url, samples=64, sweep_limits={"workers": 1}, limits=PATIENT)
         await folder.run_here(calm)
-        server.rates = {fault: 0.2}
-        server.script = [Fault.NONE] * 6 + [fault] * 3
+        # The look at the server and the first exchange are left alone; then every third request meets a fault.
+        disturbed = [each for fault in faults * 3 for each in (fault, Fault.NONE, Fault.NONE)]
+        server.script = [Fault.NONE] * 7 + disturbed
         ended = await folder.run_here()
-        assert server.faults[fault] >= 3
+        assert {fault: server.faults[fault] for fault in faults} == dict.fromkeys(faults, 3)
         assert (ended.report.reason, ended.report.failed_samples) == ("complete", 0)
     assert_same_rows(await rows_of(folder.database), await rows_of(calm))
 
@@ -275,7 +286,7 @@ async def test_all_faults_together_leave_no_trace_in_the_rows(folder: SweepFolde
         folder.write(server.url, samples=64, limits=PATIENT)
         await folder.run_here(calm)
         server.script = [Fault.NONE] * 6
-        server.rates = dict.fromkeys((*FAULTS, Fault.NAN_LOGPROBS), 0.015)
+        server.rates = dict.fromkeys([*chain(*FAULTS.values()), Fault.NAN_LOGPROBS], 0.015)
         await folder.run_here()
         server.rates.clear()
         again = await folder.run_here()  # a request that met six faults in a row is an error, and drawn again
