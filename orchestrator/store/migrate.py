@@ -78,13 +78,6 @@ async def demand_head(engine: AsyncEngine, location: Location) -> str:
     )
 
 
-async def is_blank(engine: AsyncEngine) -> bool:
-    """Whether the database has no table at all."""
-    with translated():
-        async with engine.connect() as connection:
-            return not await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
-
-
 def engine_of(location: Location) -> AsyncEngine:
     """Engine that may write."""
     return writer_engine(location.path) if location.path is not None else postgres_engine(location.url)

@@ -83,6 +83,15 @@ def writer_engine(path: Path) -> AsyncEngine:
     return _engine(path, "rwc", 1, "BEGIN IMMEDIATE", _WRITER_PRAGMAS)
 
 
+def is_blank(path: Path) -> bool:
+    """Whether a SQLite file has no table at all: what a process leaves that is killed while it creates it."""
+    try:
+        with closing(sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True)) as connection:
+            return connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,)
+    except sqlite3.Error:
+        return False  # whoever opens it says what is wrong
+
+
 def _engine(path: Path, mode: str, size: int, begin: str, pragmas: tuple[str, ...]) -> AsyncEngine:
     database = f"file:{_quoted(path)}"
     url = sa.URL.create("sqlite+aiosqlite", database=database, query={"mode": mode, "uri": "true"})

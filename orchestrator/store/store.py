@@ -6,6 +6,7 @@ nor workers' inner life; SQL is in the modules beside it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -38,7 +39,7 @@ from orchestrator.store.records import (
     UngradedAnswer,
     WriteReceipt,
 )
-from orchestrator.store.sqlite import SqliteBackend
+from orchestrator.store.sqlite import SqliteBackend, is_blank
 from workers.types import Event, FactBatch
 
 
@@ -339,7 +340,9 @@ class Store:
 async def _prepare_file(url: str, location: Location, *, create: bool) -> None:
     path = location.path
     assert path is not None
-    if path.exists() and path.stat().st_size > 0:
+    is_there = path.exists() and path.stat().st_size > 0
+    # A process that was killed while it created the file leaves one without tables.
+    if is_there and not (create and await asyncio.to_thread(is_blank, path)):
         return
     if not create:
         raise StoreRefused(f"{path}: no such database; `ttc db upgrade --db {location.shown}` creates it")

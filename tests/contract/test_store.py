@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -659,3 +661,17 @@ def test_records_of_the_world_differ() -> None:
     assert len({p.content_hash for p in problems(50)}) == 50
     assert isinstance(problems(1)[0], ProblemRecord)
     assert Trajectory.__slots__
+
+
+# Files ------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_that_was_abandoned_while_it_was_created_is_created_again(tmp_path: Path) -> None:
+    path = tmp_path / "abandoned.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    assert path.stat().st_size > 0
+    with pytest.raises(StoreRefused, match="ttc db upgrade"):
+        await Store.open(str(path), create=False)
+    async with await Store.open(str(path)) as store:
+        assert await store.sweeps() == []
