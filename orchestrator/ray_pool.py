@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 
 from orchestrator.errors import TtcError
 from orchestrator.pool import WorkerGone
+from workers.collector import calm_collector
 from workers.types import FactBatch, SampleTask, WorkerHealth
 from workers.worker import Worker, WorkerSettings
 
@@ -46,6 +47,7 @@ class WorkerActor:
     async def ready(self) -> int:
         """Open the connections (they belong to the loop of this method's group) and answer with the process id."""
         if self._entering is None:
+            calm_collector()
             self._entering = asyncio.ensure_future(self._worker.__aenter__())
         await self._entering
         return os.getpid()

@@ -31,6 +31,7 @@ from orchestrator.registration import COMPLETE, Demand, Registered
 from orchestrator.scheduler import SchedulerSettings
 from orchestrator.spec import SweepSpec
 from orchestrator.store import NewTask, Store, TaskState, Writer
+from workers.collector import calm_collector
 from workers.grading import GraderPool
 from workers.types import GeneratorSettings
 from workers.worker import WorkerSettings
@@ -123,6 +124,7 @@ async def _draw(
     reporter: Reporter,
 ) -> tuple[Tally, str]:
     """One life of a coordinator: what it drew, and why it stopped."""
+    calm_collector()
     (before,) = await store.progress(registered.sweep_id)
     tally = Tally(before.samples_wanted, before.samples_stored)
     generators = {number: each.settings for number, each in served.items()}

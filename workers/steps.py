@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 
 DEFAULT_SEPARATOR = "\n\n"
@@ -35,7 +36,7 @@ def step_ends(text: str, separator: str = DEFAULT_SEPARATOR) -> tuple[int, ...]:
         raise ValueError("a step separator may not be empty")
     ends: list[int] = []
     begin = 0
-    for match in re.finditer(re.escape(separator) + r"\s*", text):
+    for match in _boundary(separator).finditer(text):
         _close(ends, match.end(), is_blank=not text[begin : match.start()].strip())
         begin = match.end()
     if begin < len(text):
@@ -43,6 +44,12 @@ def step_ends(text: str, separator: str = DEFAULT_SEPARATOR) -> tuple[int, ...]:
     if text and not ends:
         return (len(text),)
     return tuple(ends)
+
+
+@lru_cache(maxsize=8)
+def _boundary(separator: str) -> re.Pattern[str]:
+    """A separator and the white space after it; the few separators of a run are compiled once."""
+    return re.compile(re.escape(separator) + r"\s*")
 
 
 def spans(ends: Sequence[int]) -> list[tuple[int, int]]:

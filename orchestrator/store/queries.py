@@ -71,7 +71,9 @@ def _pool_counts(pool_id: int, rows: Sequence[AnyRow]) -> PoolCounts:
         )
         for r in rows
     )
-    return PoolCounts(pool_id, first.problem_id, first.generator_id, first.level, first.gold, first.gold_status, counts)
+    return PoolCounts(
+        pool_id, first.problem_id, first.generator_id, first.level, first.gold, first.gold_status, counts
+    )
 
 
 async def pool_contents(tx: Transaction, fingerprint: str, seed: int) -> dict[str, PoolContent]:

@@ -37,7 +37,7 @@ def replica_rows(trajectories: Iterable[Trajectory]) -> list[Row]:
 
 def trajectory_rows(trajectories: dict[int, Trajectory], now: float) -> list[Row]:
     """Rows of `trajectories`."""
-    replicas = {t.replica: replica_id(t.replica) for t in trajectories.values()}
+    replicas = {url: replica_id(url) for url in {t.replica for t in trajectories.values()}}
     return [
         (
             key, t.pool_id, t.sample_index, t.seed, t.task_id, t.outcome.value, t.finish_reason,

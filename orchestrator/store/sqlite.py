@@ -28,7 +28,14 @@ logger = logging.getLogger(__name__)
 OLDEST = (3, 38, 0)  # STRICT tables and built-in JSON
 BUSY_TIMEOUT_MS = 10_000
 READERS = 4
-_PRAGMAS = ("foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}", "cache_size=-64000", "temp_store=MEMORY")
+CACHE_KB = 8_000
+"""Of each connection; the system's own cache serves the rest, and memory stays flat as the file grows."""
+_PRAGMAS = (
+    "foreign_keys=ON",
+    f"busy_timeout={BUSY_TIMEOUT_MS}",
+    f"cache_size=-{CACHE_KB}",
+    "temp_store=MEMORY",
+)
 _WRITER_PRAGMAS = ("synchronous=FULL", "journal_size_limit=67108864")
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _ALLOWED_PRAGMAS = {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"}
