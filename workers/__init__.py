@@ -1,3 +1,3 @@
-"""Leaf library of ttc: given a task and endpoints, produce facts. It knows neither Ray, nor SQL, nor the orchestrator."""
+"""Leaf library of ttc: tasks in, facts out. It knows neither Ray, nor SQL, nor the orchestrator."""
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ class WorkerError(Exception):
 
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str = "", *, status: int | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, status: int | None = None, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
         self.status = status
         self.retry_after_s = retry_after_s

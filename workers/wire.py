@@ -255,10 +255,8 @@ def _logprob_sum(choice: dict[str, Any], api: Api) -> float | None:
 
 
 def _logprobs(holder: Any, api: Api) -> Sequence[float]:
-    if api is Api.COMPLETIONS:
-        values = holder["token_logprobs"]
-    else:
-        values = [entry["logprob"] for entry in holder["content"]]
+    is_plain = api is Api.COMPLETIONS
+    values = holder["token_logprobs"] if is_plain else [entry["logprob"] for entry in holder["content"]]
     if not isinstance(values, list):
         raise TypeError
     return values

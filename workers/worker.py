@@ -136,7 +136,8 @@ class Worker:
         queue.put_nowait(
             _Delivery(
                 trajectories=tuple(
-                    _trajectory(task, start + offset, sample, draw) for offset, sample in enumerate(draw.samples)
+                    _trajectory(task, start + offset, sample, draw)
+                    for offset, sample in enumerate(draw.samples)
                 ),
                 usage=_usage(task, draw),
             )

@@ -94,7 +94,7 @@ def is_blank(path: Path) -> bool:
     """Whether a SQLite file has no table at all: what a process leaves that is killed while it creates it."""
     try:
         with closing(sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True)) as connection:
-            return connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,)
+            return bool(connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,))
     except sqlite3.Error:
         return False  # whoever opens it says what is wrong
 

@@ -25,7 +25,15 @@ SWEEP = {
 def installed_ttc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`ttc` of a venv that holds the wheel, and finds the dependencies (but not the checkout) of this environment."""
     folder = tmp_path_factory.mktemp("wheel")
-    arguments = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
+    arguments = [
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(folder),
+        str(ROOT),
+    ]
     subprocess.run([sys.executable, "-m", "pip", *arguments], check=True, capture_output=True)
     (wheel,) = folder.glob("ttc-*.whl")
     venv.create(folder / "venv", with_pip=True)
@@ -39,11 +47,18 @@ def installed_ttc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_installed_wheel_runs_a_sweep_anywhere(installed_ttc: Path, tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(json.dumps(SWEEP))
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TTC_DATABASE_URL")}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TTC_DATABASE_URL")
+    }
 
     def ttc(*arguments: str) -> str:
         done = subprocess.run(
-            [installed_ttc, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+            [installed_ttc, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -29,7 +29,9 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".test-vllm/venv/bin/python"
 MODEL = ROOT / "workers/embedded/models/arithmetic"
-PROBLEMS = [json.loads(line) for line in (ROOT / "workers/embedded/data/arithmetic.jsonl").open()]
+PROBLEMS = [
+    json.loads(line) for line in (ROOT / "workers/embedded/data/arithmetic.jsonl").read_text().splitlines()
+]
 START_TIMEOUT_S = 600
 
 
