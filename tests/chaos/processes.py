@@ -267,6 +267,7 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "500",
         "RAY_health_check_failure_threshold": "4",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
     }
 
 
@@ -276,7 +277,7 @@ async def ray_cluster(traces: Traces, folder: Path) -> AsyncIterator[tuple[str, 
     address = f"127.0.0.1:{free_port()}"
     head = RayNode(
         traces, folder, "--head", f"--port={address.rpartition(':')[2]}", f"--temp-dir={folder}",
-        "--include-dashboard=false", "--node-ip-address=127.0.0.1", f"--ray-client-server-port={free_port()}",
+        "--include-dashboard=false", "--node-ip-address=127.0.0.1",
     )  # fmt: skip
     second = RayNode(traces, folder, f"--address={address}", "--node-ip-address=127.0.0.1")
     await head.start()

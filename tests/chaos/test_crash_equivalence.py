@@ -20,7 +20,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.chaos.processes import Postgres, RayNode, Stub, Traces, ray_cluster, start_run, until
+from tests.chaos.processes import (
+    Postgres,
+    RayNode,
+    Stub,
+    Traces,
+    ray_cluster,
+    ray_environment,
+    start_run,
+    until,
+)
 from tests.sweep_world import Command, Rows, Said, SweepFolder, assert_same_rows, rows_of
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
@@ -134,7 +143,10 @@ async def nobody_left(world: World, kills: int, victim: str) -> None:
     ratio = world.stub.tokens / world.calm_tokens
     print(f"{victim}: {kills} kills, rows equal, {ratio:.3f} x the tokens of an undisturbed run")
     await world.stub.kill()
-    await until(lambda: not world.traces.left(), "nothing was left of what was killed")
+    try:
+        await until(lambda: not world.traces.left(), "nothing was left of what was killed")
+    except AssertionError:
+        raise AssertionError(f"orphans: {[each.cmdline() for each in world.traces.left()]}") from None
 
 
 async def test_killed_coordinators(tmp_path: Path, traces: Traces) -> None:
@@ -229,7 +241,10 @@ async def kill_worker(rng: random.Random, *nodes: RayNode) -> None:
 @pytest.mark.ray
 async def test_a_killed_coordinator_takes_its_ray_with_it(tmp_path: Path, traces: Traces) -> None:
     world = await make_world(tmp_path, traces, "coordinator with its Ray", problems=12)
-    command = await start_run(world.traces, world.folder.file, world.folder.database)
+    # Ray's agents give a dead head a minute before they end; here they give it seconds.
+    command = await start_run(
+        world.traces, world.folder.file, world.folder.database, **ray_environment(tmp_path)
+    )
     (point,) = world.points(1)
     assert await world.reached(point, command)
     command.process.send_signal(signal.SIGKILL)
