@@ -31,6 +31,8 @@ UNACKNOWLEDGED_BATCHES = 8
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 """Our objects are small and short-lived; Ray's default would take 30% of memory."""
 CONTROL = "control"
+SAMPLER = "sampler"
+"""Resource of a node that says how many workers it takes; a cluster that declares none takes them anywhere."""
 
 
 class RayUnavailable(TtcError):
@@ -69,13 +71,10 @@ class WorkerActor:
 class RayPool:
     """Workers as actors of a Ray cluster, owned by this process: they die with it, and a resumed run starts clean."""
 
-    def __init__(
-        self, settings: WorkerSettings, count: int, *, address: str | None = None, resource: str | None = None
-    ) -> None:
+    def __init__(self, settings: WorkerSettings, count: int, *, address: str | None = None) -> None:
         self._settings = settings
         self._count = count
         self._address = address
-        self._resource = resource
         self._actors: dict[int, Any] = {}
         self._owns_ray = False
 
@@ -88,8 +87,14 @@ class RayPool:
         if not ray.is_initialized():
             await asyncio.to_thread(self._start_ray)
             self._owns_ray = True
+        slots = await asyncio.to_thread(_sampler_slots)
+        if slots is not None and slots < self._count:
+            raise RayUnavailable(
+                f"the cluster offers {slots} {SAMPLER} slots, and {self._count} workers were asked for",
+                remedy="lower --workers, or start nodes with more of the resource",
+            )
         for number in self.workers:
-            self._actors[number] = self._start_actor()
+            self._actors[number] = self._start_actor({} if slots is None else {SAMPLER: 1})
         return self
 
     async def __aexit__(
@@ -160,17 +165,23 @@ class RayPool:
                 remedy="start it with `ray start --head`, correct --address, or use --local to run without Ray",
             ) from error
 
-    def _start_actor(self) -> Any:
+    def _start_actor(self, resources: dict[str, float]) -> Any:
         actor = ray.remote(concurrency_groups={CONTROL: 2})(WorkerActor)
         return actor.options(
             num_cpus=0,
-            resources={self._resource: 1} if self._resource else None,
+            resources=resources,
             max_restarts=-1,
             max_task_retries=0,
             max_concurrency=1000,
             scheduling_strategy="SPREAD",
             enable_task_events=False,
         ).remote(self._settings)
+
+
+def _sampler_slots() -> int | None:
+    """Workers that the nodes of the cluster declare room for; None if they declare nothing."""
+    slots = ray.cluster_resources().get(SAMPLER)
+    return None if slots is None else int(slots)
 
 
 def _one_line(error: BaseException) -> str:
