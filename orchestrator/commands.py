@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
-
 from orchestrator.conclusion import Conclusions, conclude
 from orchestrator.datasets import load_problems
 from orchestrator.errors import Interrupted, SweepFailed, UsageError
@@ -24,6 +22,7 @@ from orchestrator.output import (
     show,
     show_conclusions,
     show_json,
+    show_line,
     show_rows,
     status_table,
 )
@@ -102,7 +101,7 @@ async def cancel_sweep(name: str, url: str) -> None:
         if found is None:
             raise unknown_sweep(name)
         await store.request_cancel(found.id)
-    show(Text(f"{name}: asked to stop; `ttc resume {name}` goes on with it"))
+    show_line(f"{name}: asked to stop; `ttc resume {name}` goes on with it")
 
 
 async def run_query(query: str, url: str, output: str, limit: int, timeout_s: float) -> None:
@@ -129,7 +128,7 @@ def serve_model(model: str, host: str, port: int, slots: int, api_key_env: str |
 
 
 def _announce(announcement: Mapping[str, str]) -> None:
-    show(Text(f"serving {announcement['model']} at {announcement['url']}; Ctrl-C stops it"))
+    show_line(f"serving {announcement['model']} at {announcement['url']}; Ctrl-C stops it")
 
 
 def list_models() -> Sequence[str]:
@@ -162,7 +161,7 @@ def _finish(name: str, report: RunReport, options: RunOptions) -> None:
     else:
         if report.conclusions is not None:
             show_conclusions(report.conclusions, is_json=False)
-        show(Text(_last_line(name, report)))
+        show_line(_last_line(name, report))
     if report.reason in ("interrupted", "cancelled"):
         raise Interrupted(
             f"{report.reason}; everything drawn so far is stored: `ttc resume {name}` goes on from here"

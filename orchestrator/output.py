@@ -147,6 +147,12 @@ def show(what: Any) -> None:
     Console().print(what)
 
 
+def show_line(text: str) -> None:
+    """Print one line, however long."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def show_json(value: Any) -> None:
     """Print for machines."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")

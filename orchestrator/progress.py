@@ -40,6 +40,7 @@ class Snapshot:
     """Samples a second over the last `RATE_WINDOW_S`."""
     elapsed_s: float
     in_flight: int
+    """Samples dispatched to workers and not yet durable."""
     outcomes: dict[str, int]
     """This run's samples by outcome."""
     failures: dict[str, int]
@@ -275,7 +276,7 @@ def line(snapshot: Snapshot) -> str:
         f"{snapshot.samples_stored}/{snapshot.samples_wanted} samples ({share:.0%})",
         f"{snapshot.rate:.1f}/s",
         f"{snapshot.completion_tokens} tokens",
-        f"in flight {snapshot.in_flight}",
+        f"dispatched {snapshot.in_flight}",
         f"ETA {duration(snapshot.eta_s)}",
     ]
     problems = {**_not_complete(snapshot), **snapshot.failures}

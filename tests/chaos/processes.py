@@ -228,11 +228,11 @@ class RayNode:
         """Processes of this node by (the beginning of) their title."""
         assert self._process is not None
         children = psutil.Process(self._process.pid).children(recursive=True)
-        return [each for each in children if _title(each).startswith(title)]
+        return [each for each in children if title_of(each).startswith(title)]
 
     async def kill_raylet(self) -> None:
         """SIGKILL for the raylet: the node is dead, and its workers die with it."""
-        (raylet,) = [each for each in self.processes("") if re.search(r"raylet/raylet$", _title(each))]
+        (raylet,) = [each for each in self.processes("") if re.search(r"raylet/raylet$", title_of(each))]
         raylet.kill()
         await self.stop()
 
@@ -251,7 +251,8 @@ class RayNode:
             await self._output
 
 
-def _title(process: psutil.Process) -> str:
+def title_of(process: psutil.Process) -> str:
+    """Program, or what a process calls itself; empty if it is gone."""
     try:
         return (process.cmdline() or [""])[0]
     except psutil.Error:
@@ -267,7 +268,6 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "500",
         "RAY_health_check_failure_threshold": "4",
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
     }
 
 

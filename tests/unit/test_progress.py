@@ -80,7 +80,7 @@ def test_eta_is_what_is_left_over_the_rate() -> None:
 
 def test_a_line_says_share_rate_failures_and_eta() -> None:
     assert line(SNAPSHOT) == (
-        "50/200 samples (25%) | 10.0/s | 1234 tokens | in flight 8 | ETA 15 s | truncated 2, server_fault 1"
+        "50/200 samples (25%) | 10.0/s | 1234 tokens | dispatched 8 | ETA 15 s | truncated 2, server_fault 1"
     )
     assert line(replace(SNAPSHOT, paused_reason="down")).endswith("PAUSED: down")
 
