@@ -1,19 +1,16 @@
 """Brings a database to the schema of this program, or says that it is not there. Must not know what the
 schema is.
 
-The migrations are found as the installed package `migrations`, wherever the program runs.
+The migrations are found as the installed package `migrations`, wherever the program runs. Alembic is imported by what
+migrates only: every command looks at the revision first, and should not wait for a library it does not need.
 """
 
 from __future__ import annotations
 
-import asyncio
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.store.errors import StoreRefused
@@ -21,6 +18,12 @@ from orchestrator.store.failures import translated
 from orchestrator.store.location import Location, locate
 from orchestrator.store.postgres import postgres_engine
 from orchestrator.store.sqlite import writer_engine
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_DIGITS = 4
+"""Of the number that a revision is called by."""
 
 
 async def upgrade(url: str) -> str:
@@ -67,7 +70,8 @@ async def demand_head(engine: AsyncEngine, location: Location) -> str:
     with translated():
         async with engine.connect() as connection:
             found = await connection.run_sync(_current_revision)
-    wanted, known = await asyncio.to_thread(_known_revisions)
+    known = known_revisions()
+    wanted = known[-1]
     if found == wanted:
         return wanted
     if found is not None and found not in known:
@@ -83,8 +87,16 @@ def engine_of(location: Location) -> AsyncEngine:
     return writer_engine(location.path) if location.path is not None else postgres_engine(location.url)
 
 
+def known_revisions() -> list[str]:
+    """Revisions of this program, oldest first: the numbers that the files of the migrations begin with."""
+    names = [entry.name for entry in (files("migrations") / "versions").iterdir()]
+    return sorted(name[:_DIGITS] for name in names if name[:_DIGITS].isdigit() and name.endswith(".py"))
+
+
 def alembic_config() -> Config:
     """Configuration of Alembic for the installed migrations."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(files("migrations")).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -92,17 +104,14 @@ def alembic_config() -> Config:
 
 
 def _run_alembic(connection: sa.Connection, revision: str, down: bool) -> None:
+    from alembic import command
+
     config = alembic_config()
     config.attributes["connection"] = connection
     (command.downgrade if down else command.upgrade)(config, revision)
 
 
 def _current_revision(connection: sa.Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def _known_revisions() -> tuple[str, set[str]]:
-    scripts = ScriptDirectory.from_config(alembic_config())
-    head = scripts.get_current_head()
-    assert head is not None
-    return head, {script.revision for script in scripts.walk_revisions()}
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()

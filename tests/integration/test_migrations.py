@@ -15,11 +15,12 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from orchestrator.store import Store, StoreRefused, check, upgrade
 from orchestrator.store.derived import comments, metadata
 from orchestrator.store.location import locate
-from orchestrator.store.migrate import engine_of, migrate
+from orchestrator.store.migrate import alembic_config, engine_of, known_revisions, migrate
 from orchestrator.store.schema import tasks
 from tests.store_world import build
 
@@ -167,3 +168,9 @@ def test_migrations_are_found_from_anywhere(tmp_path: Path) -> None:
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
+
+
+def test_the_names_of_the_files_are_the_revisions_of_alembic() -> None:
+    scripts = ScriptDirectory.from_config(alembic_config())
+    assert known_revisions() == sorted(script.revision for script in scripts.walk_revisions())
+    assert known_revisions()[-1] == scripts.get_current_head()
