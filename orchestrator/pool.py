@@ -79,8 +79,14 @@ class LocalPool:
 
     async def run(self, worker: int, lot: Sequence[SampleTask]) -> AsyncIterator[FactBatch]:
         """Stream the facts of a lot."""
-        async for batch in self._workers[worker].run(lot):
-            yield batch
+        alive = self._workers[worker]
+        try:
+            async for batch in alive.run(lot):
+                yield batch
+        except Exception as error:
+            if self._workers[worker] is alive:
+                raise
+            raise WorkerGone(f"worker {worker} was replaced") from error
 
     async def health(self, worker: int, timeout_s: float) -> WorkerHealth:
         """State of a worker of this process: always answers."""
