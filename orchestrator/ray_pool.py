@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import pickle
+import sys
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -77,6 +78,7 @@ class RayPool:
         self._address = address
         self._actors: dict[int, Any] = {}
         self._owns_ray = False
+        self._stack = contextlib.ExitStack()
 
     @property
     def workers(self) -> Sequence[int]:
@@ -93,6 +95,8 @@ class RayPool:
                 f"the cluster offers {slots} {SAMPLER} slots, and {self._count} workers were asked for",
                 remedy="lower --workers, or start nodes with more of the resource",
             )
+        # Ray's listener prints what it hears of dead workers on standard output, which is for results.
+        self._stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         for number in self.workers:
             self._actors[number] = self._start_actor({} if slots is None else {SAMPLER: 1})
         return self
@@ -106,6 +110,7 @@ class RayPool:
         self._actors.clear()
         if self._owns_ray:
             await asyncio.to_thread(ray.shutdown)
+        self._stack.close()
 
     async def wait_ready(self, worker: int) -> None:
         """Return when the actor has opened its connections; Ray restarts a dead one by itself."""
