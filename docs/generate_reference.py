@@ -132,6 +132,7 @@ def _environment() -> Iterator[str]:
             ),
             ("`HF_ENDPOINT`", "Another host that serves the problem sets of the Hub."),
             ("`HF_HUB_OFFLINE`", "`1`: never download; what is in the cache is used."),
+            (f"`{cli.TRACEBACK_VARIABLE}`", "`1`: show the traceback of an internal error."),
             ("the names under `api_key_env`", "Keys of model servers, read by the workers when they start."),
         ],
     )

@@ -16,11 +16,12 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from orchestrator.errors import TtcError
+from orchestrator.errors import Interrupted, TtcError, mask_secrets
 
 Result = TypeVar("Result")
 
 DATABASE_VARIABLE = "TTC_DATABASE_URL"
+TRACEBACK_VARIABLE = "TTC_TRACEBACK"
 DEFAULT_DATABASE = "sqlite:///ttc.db"
 
 app = typer.Typer(
@@ -227,9 +228,22 @@ def main() -> None:
     except TtcError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; everything drawn so far is stored", err=True)
+        raise SystemExit(Interrupted.exit_code) from None
     except BrokenPipeError:  # `ttc sql ... | head`
         sys.stderr.close()
         raise SystemExit(0) from None
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        text = mask_secrets(f"{type(error).__name__}: {error}".splitlines()[0])
+        typer.echo(f"internal error: {text}", err=True)
+        typer.echo(
+            f"    -> this is a defect of ttc; set {TRACEBACK_VARIABLE}=1 for the traceback to report",
+            err=True,
+        )
+        raise SystemExit(TtcError.exit_code) from None
 
 
 def _await(work: Coroutine[Any, Any, Result]) -> Result:

@@ -75,12 +75,19 @@ async def show_status(name: str | None, url: str, *, is_json: bool) -> None:
     async with await Store.open(url, create=False, read_only=True) as store:
         sweeps = [each for each in await store.sweeps() if name in (None, each.name)]
         rows = [row for each in sweeps for row in await store.progress(each.id)]
+        silent = {each.id: await _silence(store, each.id) for each in sweeps}
     if name is not None and not rows:
         raise unknown_sweep(name)
     if is_json:
-        show_json([asdict(row) for row in rows])
-        return
-    show(status_table(rows))
+        show_json([{**asdict(row), "silent_s": silent[row.sweep_id]} for row in rows])
+    else:
+        show(status_table(rows, silent))
+
+
+async def _silence(store: Store, sweep_id: int) -> float | None:
+    """Seconds since the last sign of life of a sweep's run; None if none is open."""
+    open_runs = await store.open_runs(sweep_id)
+    return min((run.silent_s for run in open_runs if run.sweep_id == sweep_id), default=None)
 
 
 async def show_results(name: str, url: str, *, is_json: bool) -> None:

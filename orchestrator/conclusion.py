@@ -20,7 +20,7 @@ from workers.grading import MATH, STRICT, Verdict
 from workers.grading.normalise import canonical
 from workers.types import Outcome
 
-CUT = frozenset({Outcome.TRUNCATED, Outcome.OVERFLOW})
+UNFINISHED = frozenset({Outcome.TRUNCATED, Outcome.OVERFLOW, Outcome.TIMED_OUT})
 GRADED = {
     Verdict.CORRECT: True,
     Verdict.WRONG: False,
@@ -89,7 +89,6 @@ def pool_counts(pool: StoredCounts) -> PoolCounts:
         no_answer=kinds["no_answer"],
         truncated=kinds["truncated"],
         errors=kinds["errors"],
-        other=kinds["other"],
         ungraded=kinds["ungraded"],
         clusters=tuple(ClusterCount(cluster, count, correct) for (cluster, correct), count in votes.items()),
         completion_tokens=sum(each.completion_tokens for each in pool.answers),
@@ -115,14 +114,12 @@ def _is_correct(answer: AnswerCount) -> bool | None:
 
 
 def _kind(answer: AnswerCount) -> str:
-    """Which of the counts a group of samples belongs to (invariant I7: they never mix)."""
+    """Which of the counts a group of samples belongs to (invariant I7: they never mix); the views count alike."""
     if answer.outcome == Outcome.ERROR:
         return "errors"
     if answer.answer_id is not None:
         return {True: "correct", False: "wrong", None: "ungraded"}[_is_correct(answer)]
-    if answer.outcome in CUT:
-        return "truncated"
-    return "no_answer" if answer.outcome == Outcome.COMPLETE else "other"
+    return "truncated" if answer.outcome in UNFINISHED else "no_answer"
 
 
 def _record(strategy: str, row: ResultRow) -> ResultRecord:

@@ -37,7 +37,7 @@ from orchestrator.scheduler import (
     WorkerUp,
 )
 from orchestrator.store import Store, Writer
-from workers.types import FactBatch, GeneratorSettings, SampleTask
+from workers.types import DRAINED, FactBatch, GeneratorSettings, SampleTask
 
 Result = TypeVar("Result")
 
@@ -62,7 +62,7 @@ class RunContext:
     tokens_before: int = 0
     is_previewed: bool = True
     """Wait for the first completion, and show it, before anything else is drawn."""
-    grace_s: float = 10.0
+    grace_s: float = 30.0
     """How long requests in flight may finish after an interruption."""
 
 
@@ -101,6 +101,8 @@ class Coordinator:
         self._reporter = reporter
         self._lives: dict[int, _Life] = {}
         self._next_life = 0
+        self._is_interrupted = False
+        self._is_draining = False
         self._finished: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._is_staffed = asyncio.Event()
         self._is_shown = not context.is_previewed
@@ -127,10 +129,26 @@ class Coordinator:
         return reason
 
     def interrupt(self, reason: str = "interrupted") -> None:
-        """Stop in order: nothing new is sent, requests in flight may finish within the grace period."""
+        """Stop in order: nothing new is sent, requests in flight may finish; asked a second time, stop at once."""
+        if self._is_interrupted:
+            self._end(reason)
+            return
+        self._is_interrupted = True
+        grace_s = self._context.grace_s
+        self._reporter.note(
+            f"{reason}: requests in flight may finish ({grace_s:.0f} s at most); again stops at once"
+        )
+        self._drain(reason)
+        asyncio.get_running_loop().call_later(grace_s, self._end, reason)
+
+    def _drain(self, reason: str) -> None:
+        """Dispatch nothing more, and have the workers send nothing more of what they were given."""
+        if self._is_draining:
+            return
+        self._is_draining = True
         self._post(Drain(reason))
-        loop = asyncio.get_running_loop()
-        loop.call_later(self._context.grace_s, self._end, reason)
+        for life in self._lives.values():
+            self._spawn(self._pool.drain(life.number))
 
     def _end(self, reason: str) -> None:
         if not self._finished.done():
@@ -248,7 +266,7 @@ class Coordinator:
         """Pass the facts of a lot to the writer; awaiting its acknowledgement is the backpressure on the worker."""
         try:
             async for batch in self._pool.run(life.number, lot):
-                await self._writer.put(batch)
+                await self._writer.put(_durable(batch))
                 self._stored(life, batch)
         except WorkerGone as error:
             await self._lose(life, str(error))
@@ -258,13 +276,13 @@ class Coordinator:
         if batch.trajectories:
             self._grading.wake()
         for end in batch.ends:
-            if end.error_kind is not None:
+            if end.error_kind not in (None, DRAINED):
                 raise SweepFailed(f"{end.error_kind}: {end.error_text}")
         samples = Counter(trajectory.task_id for trajectory in batch.trajectories)
         self._post(Stored(life.life_id, tuple(samples.items()), tuple(end.task_id for end in batch.ends)))
         cap = self._context.token_cap
         if cap is not None and self._context.tokens_before + self._tally.completion_tokens >= cap:
-            self._post(Drain(CAP_REACHED))
+            self._drain(CAP_REACHED)
 
     # --- workers' lives -----------------------------------------------------------------------------------------------
 
@@ -342,6 +360,13 @@ class Coordinator:
                 await asyncio.sleep(REPORT_S)
         self._reporter.update(self._tally.snapshot(self._scheduler.in_flight_samples))
         self._reporter.close()
+
+
+def _durable(batch: FactBatch) -> FactBatch:
+    """What of a batch the store should know: a task cut short by a drain has not ended, it is released with its run."""
+    if all(end.error_kind != DRAINED for end in batch.ends):
+        return batch
+    return replace(batch, ends=tuple(end for end in batch.ends if end.error_kind != DRAINED))
 
 
 def root_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -47,13 +47,11 @@ class PoolCounts:
     correct: int
     wrong: int
     no_answer: int
-    """Complete, but no answer was found in the text."""
+    """Finished, but without an answer: none in the text, no text, or refused by a filter."""
     truncated: int
-    """Cut at `max_tokens` or by the context length."""
+    """Not finished: cut at `max_tokens` or by the context length, or out of time."""
     errors: int
     """The endpoint failed: says nothing about the model."""
-    other: int = 0
-    """Refused, empty or timed out."""
     ungraded: int = 0
     """Answered, but no verdict (grader failed or has not run): says nothing about the model yet."""
     clusters: tuple[ClusterCount, ...] = ()
@@ -69,7 +67,6 @@ class PoolCounts:
             self.no_answer,
             self.truncated,
             self.errors,
-            self.other,
             self.ungraded,
         )
         if min(parts) < 0 or sum(parts) != self.samples:

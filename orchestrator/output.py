@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +19,7 @@ from orchestrator.conclusion import Conclusions
 from orchestrator.forecast import Forecast
 from orchestrator.integrity import ScrambleCheck
 from orchestrator.progress import duration, printable
-from orchestrator.store import Progress
+from orchestrator.store import LEASE_S, Progress
 
 FORMATS = ("table", "csv", "json")
 WIDEST_RESULTS = 140
@@ -90,8 +90,8 @@ def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def status_table(rows: Sequence[Progress]) -> Table:
-    """How far sweeps are."""
+def status_table(rows: Sequence[Progress], silent: Mapping[int, float | None]) -> Table:
+    """How far sweeps are; `silent` holds the seconds since their runs were last heard of, by sweep id."""
     table = Table(box=None, header_style="bold")
     for heading in ("sweep", "state", "samples", "tasks done", "running", "pending", "failed"):
         table.add_column(heading, justify="left" if heading in ("sweep", "state") else "right")
@@ -100,11 +100,19 @@ def status_table(rows: Sequence[Progress]) -> Table:
         counts = (row.tasks_done, row.tasks_running, row.tasks_pending, row.tasks_failed)
         table.add_row(
             Text(row.name),
-            row.state,
+            _state(row.state, silent[row.sweep_id]),
             f"{row.samples_stored:,} of {row.samples_wanted:,} ({share:.0%})",
             *(f"{count:,}" for count in counts),
         )
     return table
+
+
+def _state(state: str, silent_s: float | None) -> str:
+    if state != "running":
+        return state
+    if silent_s is None or silent_s > LEASE_S:
+        return "killed"
+    return f"running, heard of {silent_s:.0f} s ago"
 
 
 def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], output: str) -> None:

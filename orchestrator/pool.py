@@ -40,6 +40,9 @@ class WorkerPool(Protocol):
     def run(self, worker: int, lot: Sequence[SampleTask]) -> AsyncIterator[FactBatch]:
         """Stream the facts of a lot; raises WorkerGone when the worker is lost on the way."""
 
+    async def drain(self, worker: int) -> None:
+        """Have a worker send nothing more; what it has in flight is still delivered. A lost worker is no error."""
+
     async def health(self, worker: int, timeout_s: float) -> WorkerHealth:
         """State of a worker; raises WorkerGone when it does not answer in time."""
 
@@ -87,6 +90,10 @@ class LocalPool:
             if self._workers[worker] is alive:
                 raise
             raise WorkerGone(f"worker {worker} was replaced") from error
+
+    async def drain(self, worker: int) -> None:
+        """Have a worker send nothing more."""
+        await self._workers[worker].drain()
 
     async def health(self, worker: int, timeout_s: float) -> WorkerHealth:
         """State of a worker of this process: always answers."""

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import pickle
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
@@ -31,7 +32,9 @@ UNACKNOWLEDGED_BATCHES = 8
 """Micro-batches a stream may be ahead of the writer: the backpressure of the hop from worker to coordinator."""
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 """Our objects are small and short-lived; Ray's default would take 30% of memory."""
+KNOCK_TIMEOUT_S = 5.0
 CONTROL = "control"
+_START_REMEDY = "start it with `ray start --head`, correct --address, or use --local to run without Ray"
 SAMPLER = "sampler"
 """Resource of a node that says how many workers it takes; a cluster that declares none takes them anywhere."""
 
@@ -63,6 +66,10 @@ class WorkerActor:
                 yield pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL)
         except (SystemExit, KeyboardInterrupt) as error:
             raise RuntimeError(f"{type(error).__name__} inside a worker") from None
+
+    async def drain(self) -> None:
+        """Send nothing more; in the main group, since what waits belongs to its loop."""
+        await self._worker.drain()
 
     async def health(self) -> WorkerHealth:
         """State of the endpoints; called in the control group, on another thread."""
@@ -135,6 +142,11 @@ class RayPool:
         except RayError as error:
             raise WorkerGone(f"worker {worker}: {_one_line(error)}") from error
 
+    async def drain(self, worker: int) -> None:
+        """Have a worker send nothing more."""
+        with contextlib.suppress(RayError):
+            await self._actors[worker].drain.remote()
+
     async def health(self, worker: int, timeout_s: float) -> WorkerHealth:
         """State of a worker, asked on its control thread."""
         try:
@@ -151,6 +163,8 @@ class RayPool:
             ray.kill(self._actors[worker], no_restart=False)
 
     def _start_ray(self) -> None:
+        if self._address is not None:
+            _knock(self._address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         local: dict[str, Any] = {}
@@ -167,7 +181,7 @@ class RayPool:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise RayUnavailable(
                 f"Ray at {self._address or 'this machine'} could not be reached: {_one_line(error)}",
-                remedy="start it with `ray start --head`, correct --address, or use --local to run without Ray",
+                remedy=_remedy(error),
             ) from error
 
     def _start_actor(self, resources: dict[str, float]) -> Any:
@@ -181,6 +195,25 @@ class RayPool:
             scheduling_strategy="SPREAD",
             enable_task_events=False,
         ).remote(self._settings)
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nothing listens at once; Ray itself would try for many minutes."""
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if not port.isdigit():
+        return  # "auto", or a name that Ray looks up
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_TIMEOUT_S).close()
+    except OSError as error:
+        raise RayUnavailable(
+            f"nothing listens at --address {address} ({error})", remedy=_START_REMEDY
+        ) from error
+
+
+def _remedy(error: BaseException) -> str:
+    if "token" in str(error).lower():
+        return "the cluster wants a token: set RAY_AUTH_MODE=token, and have the cluster's token in ~/.ray/auth_token"
+    return _START_REMEDY
 
 
 def _sampler_slots() -> int | None:

@@ -50,7 +50,6 @@ COUNT_COLUMNS = (
     _CountColumn("wrong", "\nwrong"),
     _CountColumn("no_answer", "no\nanswer"),
     _CountColumn("truncated", "trun-\ncated", "yellow"),
-    _CountColumn("other", "\nother", "yellow", is_always_shown=False),
     _CountColumn("ungraded", "un-\ngraded", "red", is_always_shown=False),
     _CountColumn("errors", "\nerrors", "red"),
     _CountColumn("mean_tokens", "mean\ntokens"),
@@ -92,7 +91,6 @@ class CountRow:
     wrong: int
     no_answer: int
     truncated: int
-    other: int
     ungraded: int
     errors: int
     mean_tokens: float | None
@@ -183,7 +181,6 @@ def _count_row(level: str, pools: Sequence[PoolCounts]) -> CountRow:
         wrong=sum(p.wrong for p in pools),
         no_answer=sum(p.no_answer for p in pools),
         truncated=sum(p.truncated for p in pools),
-        other=sum(p.other for p in pools),
         ungraded=sum(p.ungraded for p in pools),
         errors=sum(p.errors for p in pools),
         mean_tokens=mean_tokens(pools),

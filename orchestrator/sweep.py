@@ -108,6 +108,9 @@ async def _life(store: Store, sweep_id: int, options: RunOptions) -> AsyncIterat
     life = _Life(await store.start_run(sweep_id, socket.gethostname(), os.getpid(), _details(options)))
     try:
         yield life
+    except asyncio.CancelledError:
+        life.outcome = "interrupted"
+        raise
     finally:
         await store.release(life.run_id)
         await store.end_run(life.run_id, life.outcome)

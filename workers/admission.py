@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from workers.endpoints import Replica, Replicas
+from workers.errors import Draining
 from workers.limiter import ConcurrencyLimit, RateLimit
 
 
@@ -48,9 +49,15 @@ class Admission:
         self._clock = clock
         self._waiting: deque[tuple[Want, asyncio.Future[Lease]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_draining = False
 
     async def enter(self, want: Want, *, is_retry: bool = False) -> Lease:
-        """Wait for a lease. The caller gives it back with `leave`, or reports the probe and calls `wake`."""
+        """Wait for a lease. The caller gives it back with `leave`, or reports the probe and calls `wake`.
+
+        Raises `Draining` once `drain` was called: what has a lease goes on, nobody else gets one.
+        """
+        if self._is_draining:
+            raise Draining
         if not self._waiting:
             lease = self._grant(want)
             if lease is not None:
@@ -91,6 +98,15 @@ class Admission:
                 future.set_result(lease)
             self._waiting.popleft()
 
+    def drain(self) -> None:
+        """Give no more leases; whoever waits for one is told so."""
+        self._is_draining = True
+        self._disarm()
+        for _, future in self._waiting:
+            if not future.done():
+                future.set_exception(Draining())
+        self._waiting.clear()
+
     def close(self) -> None:
         """Drop the timer; whoever still waits is cancelled by its own owner."""
         self._disarm()
@@ -128,7 +144,7 @@ class Admission:
 
     def _forgo(self, future: asyncio.Future[Lease]) -> None:
         """Hand on what was granted to a caller that was cancelled before it could use it."""
-        if future.done() and not future.cancelled():
+        if future.done() and not future.cancelled() and future.exception() is None:
             lease = future.result()
             if lease.is_probe:
                 lease.replica.is_probed = False

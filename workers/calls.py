@@ -130,6 +130,10 @@ class EndpointClient:
         self._session = self._session_factory()
         return self
 
+    def drain(self) -> None:
+        """Send nothing more: calls under way go on, those that wait raise `Draining`."""
+        self._admission.drain()
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -11,6 +11,7 @@
     │       ├── ContextOverflow       the prompt does not fit the model's context: an outcome of the sample
     │       ├── ContentRefused        a content filter refused: an outcome of the sample
     │       └── Misconfigured         401, 403, 404, unknown model: an error of the sweep, not of a sample
+    ├── Draining                      the worker was told to send nothing more: no word about the sample
     └── GradingError                  a grader process could not give a verdict
 
 Every error survives pickle, since it may cross a process: its arguments are plain values kept in `args`.
@@ -91,6 +92,10 @@ class ContentRefused(Rejected):
 
 class Misconfigured(Rejected):
     """The server does not accept the key, the path or the model named in the sweep."""
+
+
+class Draining(WorkerError):
+    """The worker sends nothing more; the request was not sent."""
 
 
 class GradingError(WorkerError):

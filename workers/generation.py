@@ -84,6 +84,10 @@ class ModelClient:
     ) -> None:
         await self._client.__aexit__(kind, error, trace)
 
+    def drain(self) -> None:
+        """Send nothing more: draws under way go on, those that wait raise `Draining`."""
+        self._client.drain()
+
     @property
     def paused_reason(self) -> str | None:
         """Why nothing is sent; None if it is."""

@@ -181,6 +181,10 @@ class Usage:
     """Sum over requests of the time from sending to reply."""
 
 
+DRAINED = "drained"
+"""`error_kind` of an attempt that was cut short because its worker was told to send nothing more: no failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskEnd:
     """The last word on an attempt: all its facts were delivered before, or it gave up with `error_kind`."""

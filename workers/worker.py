@@ -14,10 +14,11 @@ from types import TracebackType
 from typing import Self
 
 from workers.answers import extract
-from workers.errors import WorkerError
+from workers.errors import Draining, WorkerError
 from workers.generation import Draw, ModelClient, Sample
 from workers.steps import step_ends
 from workers.types import (
+    DRAINED,
     FactBatch,
     GeneratorSettings,
     SampleTask,
@@ -81,6 +82,11 @@ class Worker:
             async for batch in _micro_batches(queue, self._settings):
                 yield batch
 
+    async def drain(self) -> None:
+        """Send nothing more: requests in flight are finished and delivered, tasks cut short end as `DRAINED`."""
+        for client in self._clients.values():
+            client.drain()
+
     def health(self) -> WorkerHealth:
         """State of the endpoints as seen from here; reads plain values only, so any thread may call it."""
         clients = tuple(self._clients.values())
@@ -111,13 +117,16 @@ class Worker:
         self._queued_samples += task.size
         try:
             async with asyncio.TaskGroup() as group:
-                for start, count in _requests(task.spans, generator.samples_per_request):
+                draws = [
                     group.create_task(self._draw(task, generator, start, count, queue))
+                    for start, count in _requests(task.spans, generator.samples_per_request)
+                ]
         except* WorkerError as failures:
             first = next(_leaves(failures))
             end = TaskEnd(task.task_id, task.attempt, getattr(first, "kind", "error"), str(first))
         else:
-            end = TaskEnd(task.task_id, task.attempt)
+            is_whole = all(each.result() for each in draws)
+            end = TaskEnd(task.task_id, task.attempt, None if is_whole else DRAINED)
         finally:
             self._queued_samples -= task.size
         queue.put_nowait(_Delivery(end=end))
@@ -129,10 +138,14 @@ class Worker:
         start: int,
         count: int,
         queue: asyncio.Queue[_Delivery | None],
-    ) -> None:
-        draw = await self._clients[generator.endpoint].draw(
-            generator, task.statement, seed=task.seed_base + start, count=count, affinity=task.problem_id
-        )
+    ) -> bool:
+        """Deliver some samples of a task; False if they were not drawn because the worker drains."""
+        try:
+            draw = await self._clients[generator.endpoint].draw(
+                generator, task.statement, seed=task.seed_base + start, count=count, affinity=task.problem_id
+            )
+        except Draining:
+            return False
         queue.put_nowait(
             _Delivery(
                 trajectories=tuple(
@@ -142,6 +155,7 @@ class Worker:
                 usage=_usage(task, draw),
             )
         )
+        return True
 
 
 def _requests(spans: Sequence[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:

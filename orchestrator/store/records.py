@@ -73,6 +73,7 @@ class OpenRun:
     """A run that has not ended in good order: running, or killed."""
 
     run_id: int
+    sweep_id: int
     host: str
     pid: int
     details: str

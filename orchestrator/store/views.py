@@ -19,6 +19,7 @@ def _verdict(outcome: str, answer_id: str) -> str:
     return f"""CASE WHEN {outcome} = 'error' THEN 'error'
         WHEN {answer_id} IS NOT NULL THEN
             CASE WHEN p.gold_status = 'gold_unparsable' THEN 'gold_unparsable'
+                 WHEN g.verdict = 'unparsable' THEN 'wrong'
                  ELSE COALESCE(g.verdict, 'ungraded') END
         WHEN {outcome} IN {_UNFINISHED} THEN 'truncated'
         ELSE 'no_answer' END"""
@@ -88,7 +89,7 @@ V_SAMPLES = View(
     sample_index: Which sample of the pool
     seed: Seed sent with the request
     outcome: How the generation ended
-    verdict: correct, wrong, truncated, no_answer, error, ungraded, gold_unparsable, or the grader's own word
+    verdict: correct, wrong, truncated, no_answer, error, ungraded, gold_unparsable, timeout or crashed
     answer_id: Distinct answer
     answer: The answer as extracted
     answer_method: How the answer was found

@@ -70,7 +70,7 @@ async def start_run(tx: Transaction, sweep_id: int, host: str, pid: int, details
 async def open_runs(tx: Transaction, sweep_id: int) -> list[OpenRun]:
     """Runs that have not ended in good order, oldest first."""
     rows = await tx.rows(
-        f"""SELECT r.id, r.host, r.pid, r.details, :now - r.heartbeat_at AS silent_s,
+        f"""SELECT r.id, r.sweep_id, r.host, r.pid, r.details, :now - r.heartbeat_at AS silent_s,
             (SELECT COUNT(*) FROM tasks t WHERE t.state = 1 AND t.run_id = r.id AND {_IN_SWEEP}) AS tasks
         FROM runs r WHERE r.ended_at IS NULL ORDER BY r.id""",
         now=await tx.now(), sweep_id=sweep_id,

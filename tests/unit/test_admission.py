@@ -8,6 +8,7 @@ import pytest
 
 from workers.admission import Admission, Lease, Want
 from workers.endpoints import Replicas
+from workers.errors import Draining
 from workers.limiter import FixedCeiling, RateLimit
 
 
@@ -137,3 +138,18 @@ async def test_one_caller_probes_when_a_probation_ends_and_the_others_wait() -> 
     gate.wake()
     assert [(await task).is_probe for task in waiting[1:]] == [False, False]
     gate.close()
+
+
+async def test_a_draining_gate_refuses_those_that_wait_and_keeps_those_inside() -> None:
+    gate = gate_of(1)
+    inside = await gate.enter(Want(0, 0))
+    waiting = asyncio.create_task(gate.enter(Want(0, 0)))
+    await settle()
+    gate.drain()
+    with pytest.raises(Draining):
+        await waiting
+    with pytest.raises(Draining):
+        await gate.enter(Want(0, 0))
+    assert gate.in_flight == 1
+    gate.leave(inside)
+    assert gate.in_flight == 0

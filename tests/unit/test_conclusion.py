@@ -41,8 +41,8 @@ def test_every_sample_belongs_to_exactly_one_count() -> None:
             count("error", None, None, 9),
         )
     )
-    assert (counted.correct, counted.wrong, counted.no_answer, counted.truncated) == (5, 7, 6, 8)
-    assert (counted.errors, counted.other, counted.ungraded) == (9, 4, 3)
+    assert (counted.correct, counted.wrong, counted.no_answer, counted.truncated) == (5, 7, 9, 9)
+    assert (counted.errors, counted.ungraded) == (9, 3)
     assert counted.samples == 42
     assert counted.n == 42 - 9 - 3
 

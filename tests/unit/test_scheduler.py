@@ -158,7 +158,9 @@ class Life:
                     self.lots += [(worker, each) for each in tasks]
                 case Requeue(lost):
                     left = self.missing[lost.task_id]
-                    self.send(Requeued(lost.task_id, replace(lost, attempt=lost.attempt + 1, spans=((0, left),))))
+                    self.send(
+                        Requeued(lost.task_id, replace(lost, attempt=lost.attempt + 1, spans=((0, left),)))
+                    )
                 case Finish(_):
                     self.is_finished = True
                 case GiveUp():
