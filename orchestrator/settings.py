@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from orchestrator.errors import mask_secrets
+from orchestrator.spec import ModelSpec, SamplingSpec, SweepSpec
 from workers.identity import fingerprint
 from workers.types import EndpointSettings, GeneratorSettings, Sampling
-
-if TYPE_CHECKING:
-    from orchestrator.spec import ModelSpec, SamplingSpec, SweepSpec
 
 VLLM_SAMPLES_PER_REQUEST = 16
 """n of a request where the server derives the seeds of the children as vLLM does; a reply waits for all n."""

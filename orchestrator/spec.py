@@ -13,7 +13,6 @@ import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from orchestrator.spec_base import (
     Choice,
@@ -29,7 +28,6 @@ from orchestrator.spec_base import (
     check_store,
     refusal,
 )
-from orchestrator.spec_checks import disagreements
 from workers.identity import MAX_SAMPLES_PER_POOL
 from workers.types import Api
 
@@ -359,9 +357,3 @@ class SweepSpec(Section):
         """The budgets, ascending, the default filled in."""
         largest = max(strategy.samples for strategy in self.strategies)
         return tuple(sorted(self.budgets)) or tuple(1 << bit for bit in range(largest.bit_length()))
-
-    @model_validator(mode="after")
-    def _check(self) -> SweepSpec:
-        if issues := disagreements(self):
-            raise PydanticCustomError("disagreement", "fields disagree", {"issues": issues})
-        return self

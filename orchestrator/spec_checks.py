@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from orchestrator.nearest import suggestion
 from orchestrator.settings import generator_fingerprint
-
-if TYPE_CHECKING:
-    from orchestrator.spec import SweepSpec
+from orchestrator.spec import SweepSpec
 
 RUNNABLE_SCORERS: frozenset[str] = frozenset()
 """Kinds of scorers that this version runs; the others are declared in `spec` but refused here."""

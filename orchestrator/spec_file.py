@@ -20,7 +20,7 @@ from orchestrator.errors import Finding, SpecError, is_secret_field, show_value
 from orchestrator.nearest import nearest, suggestion
 from orchestrator.spec import SweepSpec
 from orchestrator.spec_base import NAME_PATTERN
-from orchestrator.spec_checks import Issue, Path
+from orchestrator.spec_checks import Issue, Path, disagreements
 from orchestrator.yaml_text import Document, dotted, read_yaml
 
 NAME_FORM = "use letters, digits, '.', '_' and '-', starting with a letter or a digit"
@@ -80,9 +80,13 @@ def _validate(document: Document, file: str | None) -> SweepSpec:
         raise SpecError.of("is not a mapping", file=file, line=1, value=value, remedy=remedy)
     try:
         # As JSON, so that strict types still take a list for a tuple and a name for an enumeration.
-        return SweepSpec.model_validate_json(json.dumps(document.data))
+        sweep = SweepSpec.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
         raise SpecError(findings=_findings(error, document, file)) from None
+    if issues := disagreements(sweep):
+        findings = [_of_issue(issue, document, file) for issue in issues]
+        raise SpecError(findings=sorted(findings, key=_position))
+    return sweep
 
 
 def _findings(error: ValidationError, document: Document, file: str | None) -> list[Finding]:
@@ -96,9 +100,13 @@ def _findings(error: ValidationError, document: Document, file: str | None) -> l
         # What belongs to another kind is noise beside the wrong kind itself.
         is_noise = not _is_wrong_kind(item) and any(path[: len(above)] == above for above in wrong_kinds)
         if not is_noise and not _is_echo(item, path, document.data):
-            for finding in _of_item(item, document, file):
-                found[finding.field] = _merged(found.get(finding.field), finding)
-    return sorted(found.values(), key=lambda finding: (finding.line or 0, finding.column or 0))
+            finding = _of_detail(item, document, file)
+            found[finding.field] = _merged(found.get(finding.field), finding)
+    return sorted(found.values(), key=_position)
+
+
+def _position(finding: Finding) -> tuple[int, int]:
+    return finding.line or 0, finding.column or 0
 
 
 def _merged(first: Finding | None, other: Finding) -> Finding:
@@ -120,12 +128,6 @@ def _is_echo(item: ErrorDetails, path: Path, data: Any) -> bool:
     """Whether this is a list that is short only because its items were refused."""
     value = _lookup(path, data)
     return item["type"] == "too_short" and isinstance(value, list) and len(value) >= item["ctx"]["min_length"]
-
-
-def _of_item(item: ErrorDetails, document: Document, file: str | None) -> list[Finding]:
-    if item["type"] == "disagreement":
-        return [_of_issue(issue, document, file) for issue in item["ctx"]["issues"]]
-    return [_of_detail(item, document, file)]
 
 
 def _known(loc: tuple[str | int, ...], data: Any) -> tuple[Path, tuple[str | int, ...]]:
