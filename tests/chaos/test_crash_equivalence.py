@@ -31,6 +31,8 @@ USUAL_KILLS = 30
 KILLS = int(os.environ.get("TTC_CHAOS_KILLS", USUAL_KILLS))
 SEED = int(os.environ.get("TTC_CHAOS_SEED", random.SystemRandom().randrange(10**6)))
 LATENCY_S = 0.03
+SLOW_S = 0.1
+"""Latency where a victim needs ten seconds to come back, and the others go on meanwhile."""
 SAMPLES = 256
 LOCAL = ("--local",)
 MOST_TOKENS = 1.1
@@ -85,7 +87,9 @@ def traces() -> Iterator[Traces]:
     noted.clear()
 
 
-async def make_world(path: Path, traces: Traces, victim: str, problems: int) -> World:
+async def make_world(
+    path: Path, traces: Traces, victim: str, problems: int, latency_s: float = LATENCY_S
+) -> World:
     """Run the sweep once without disturbance and without latency, for its rows and its tokens."""
     print(f"TTC_CHAOS_SEED={SEED} TTC_CHAOS_KILLS={KILLS}: {victim}")
     folder = SweepFolder(path)
@@ -95,7 +99,7 @@ async def make_world(path: Path, traces: Traces, victim: str, problems: int) -> 
     write(folder, calm.url, problems)
     await folder.run_here(f"sqlite:///{path / 'calm.db'}")
     await calm.kill()
-    stub = Stub(path, traces, LATENCY_S)
+    stub = Stub(path, traces, latency_s)
     await stub.start()
     write(folder, stub.url, problems)
     wanted = await rows_of(f"sqlite:///{path / 'calm.db'}")
@@ -210,7 +214,7 @@ async def test_a_killed_database(tmp_path: Path, traces: Traces) -> None:
 @pytest.mark.ray
 async def test_killed_workers_and_nodes(tmp_path: Path, traces: Traces) -> None:
     workers, nodes = share(6), share(2)
-    world = await make_world(tmp_path, traces, "workers and nodes", problems=24)
+    world = await make_world(tmp_path, traces, "workers and nodes", problems=20, latency_s=SLOW_S)
     kills = Counter[str]()
     strikes = ["worker"] * workers + ["node"] * nodes
     world.rng.shuffle(strikes)
