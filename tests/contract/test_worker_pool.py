@@ -15,7 +15,16 @@ import pytest
 
 from orchestrator.pool import LocalPool, WorkerGone, WorkerPool
 from tests.fault_server import FaultServer, default_text
-from workers.types import Api, EndpointSettings, FactBatch, GeneratorSettings, Outcome, SampleTask, Sampling
+from workers.types import (
+    DRAINED,
+    Api,
+    EndpointSettings,
+    FactBatch,
+    GeneratorSettings,
+    Outcome,
+    SampleTask,
+    Sampling,
+)
 from workers.worker import WorkerSettings
 
 if TYPE_CHECKING:
@@ -192,6 +201,23 @@ async def test_the_streams_of_a_restarted_worker_end_as_lost(kind: str, server: 
                 await stream
         server.latency_s = 0.0
         assert drawn(await served(pool, 0, [task(2)])) == wanted([task(2)])
+
+
+async def test_a_drained_worker_delivers_what_is_under_way_and_sends_nothing_more(
+    kind: str, server: FaultServer
+) -> None:
+    server.latency_s = 0.5
+    async with opened(kind, settings(server, concurrency=3), 1) as pool:
+        stream = asyncio.ensure_future(facts(pool, 0, [task(1, 40), task(2, 40)]))
+        await until(lambda: server.in_flight == 3)
+        await pool.drain(0)
+        async with asyncio.timeout(PATIENCE_S):
+            batches = await stream
+    assert server.requests == 3
+    assert set(drawn(batches).values()) == {1}
+    assert drawn(batches).total() == server.served.total() == 12
+    ends = {end.task_id: end.error_kind for batch in batches for end in batch.ends}
+    assert ends == {1: DRAINED, 2: DRAINED}
 
 
 @pytest.mark.ray
