@@ -207,7 +207,8 @@ class Coordinator:
         try:
             async for batch in self._pool.run(life.number, (replace(task, spans=((start, size),)),)):
                 # The task has not ended with its first request, unless it never will.
-                held = replace(batch, ends=tuple(end for end in batch.ends if end.error_kind is not None))
+                ends = tuple(end for end in batch.ends if end.error_kind not in (None, DRAINED))
+                held = replace(batch, ends=ends)
                 await self._writer.put(held)
                 self._stored(life, held)
                 self._show(task, batch)

@@ -109,6 +109,23 @@ def hanging(prompt: str) -> Fault | None:
     return None if PROBE_PROMPT in prompt else Fault.HANG
 
 
+async def test_a_run_interrupted_before_its_first_sample_leaves_no_failed_task(folder: SweepFolder) -> None:
+    async with FaultServer(choose=unavailable) as server:
+        folder.write(server.url)
+        command = await Command.start(
+            "run", folder.file, "--db", folder.database, *LOCAL, folder=folder.folder
+        )
+        await until(lambda: server.faults[Fault.UNAVAILABLE] >= 3)
+        command.process.send_signal(signal.SIGINT)
+        said = await command.ended()
+    assert said.code == 130, said.err
+    assert await task_states(folder) == {0}
+
+
+def unavailable(prompt: str) -> Fault | None:
+    return None if PROBE_PROMPT in prompt else Fault.UNAVAILABLE
+
+
 async def test_cancel_from_another_process_ends_the_run_and_resume_goes_on(folder: SweepFolder) -> None:
     async with FaultServer(latency_s=0.2) as server:
         folder.write(server.url, problems=10, samples=64, limits=FEW)
