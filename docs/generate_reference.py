@@ -17,7 +17,7 @@ import typer.main
 from sqlalchemy.dialects import postgresql
 
 from orchestrator import cli
-from orchestrator.spec_file import sweep_schema
+from orchestrator.spec.file import sweep_schema
 from orchestrator.store import facts, schema
 from orchestrator.store.views_more import VIEWS
 

@@ -154,7 +154,7 @@ def sql(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the sweep file, for editors."""
-    from orchestrator.spec_file import sweep_schema
+    from orchestrator.spec.file import sweep_schema
 
     _print_json(sweep_schema())
 
@@ -250,7 +250,7 @@ def _await(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         return asyncio.run(work)
     except BaseExceptionGroup as group:
-        from orchestrator.coordinator import root_cause
+        from orchestrator.execution.coordinator import root_cause
 
         raise root_cause(group) from None
 

@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from orchestrator.conclusion import Conclusions, conclude
-from orchestrator.datasets import load_problems
+from orchestrator.analysis.conclusion import Conclusions, conclude
+from orchestrator.analysis.forecast import forecast
+from orchestrator.analysis.grading_service import GradingService
 from orchestrator.errors import Interrupted, SweepFailed, UsageError
-from orchestrator.forecast import forecast
-from orchestrator.grading_service import GradingService
+from orchestrator.execution.progress import duration, make_reporter
 from orchestrator.output import (
     FORMATS,
     conclusions_json,
@@ -26,11 +26,11 @@ from orchestrator.output import (
     show_rows,
     status_table,
 )
-from orchestrator.progress import duration, make_reporter
+from orchestrator.problems.datasets import load_problems
 from orchestrator.registration import recall, register, unknown_sweep
-from orchestrator.settings import store_url
-from orchestrator.spec import SweepSpec
-from orchestrator.spec_file import load_sweep
+from orchestrator.spec.file import load_sweep
+from orchestrator.spec.sections import SweepSpec
+from orchestrator.spec.settings import store_url
 from orchestrator.store import Store
 from orchestrator.sweep import NOTHING_TO_DO, RunOptions, RunReport, run_sweep
 from workers.grading import GraderPool
@@ -45,7 +45,7 @@ async def run_file(path: Path, database: str | None, options: RunOptions) -> Non
     url = database_of(spec, path, database)
     reporter = make_reporter(spec.name, is_json=options.is_json, stream=sys.stderr)
     async with await Store.open(url) as store:
-        registered = await register(spec, problems, store, reporter)
+        registered = await register(spec, problems, store, reporter.note)
         report = await run_sweep(spec, registered, store, options, reporter)
     _finish(spec.name, report, options)
 

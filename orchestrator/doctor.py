@@ -17,11 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.commands import DEFAULT_STORE, database_of
-from orchestrator.datasets import ProblemSet, load_problems
 from orchestrator.errors import TtcError
-from orchestrator.settings import generator_settings, store_url
-from orchestrator.spec import ModelSpec, SweepSpec
-from orchestrator.spec_file import load_sweep
+from orchestrator.problems.datasets import ProblemSet, load_problems
+from orchestrator.spec.file import load_sweep
+from orchestrator.spec.sections import ModelSpec, SweepSpec
+from orchestrator.spec.settings import generator_settings, store_url
 from orchestrator.store import Store, database_exists
 from workers.errors import EndpointError
 from workers.grading import GraderPool
@@ -129,7 +129,7 @@ async def _endpoints(name: str, model: ModelSpec) -> AsyncIterator[Check]:
 
 
 async def _ray() -> str:
-    from orchestrator.ray_pool import RayPool
+    from orchestrator.execution.ray_pool import RayPool
     from workers.worker import WorkerSettings
 
     try:

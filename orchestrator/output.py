@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import results
-from orchestrator.conclusion import Conclusions
-from orchestrator.forecast import Forecast
-from orchestrator.integrity import ScrambleCheck
-from orchestrator.progress import duration, printable
+from orchestrator.analysis import results
+from orchestrator.analysis.conclusion import Conclusions
+from orchestrator.analysis.forecast import Forecast
+from orchestrator.execution.progress import duration, printable
+from orchestrator.problems.integrity import ScrambleCheck
 from orchestrator.store import LEASE_S, Progress
 
 FORMATS = ("table", "csv", "json")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.datasets import ProblemSet
-from orchestrator.embedded_server import embedded_revision
 from orchestrator.errors import DatasetError, UsageError
-from orchestrator.progress import Reporter
-from orchestrator.settings import config_json, generator_fingerprint, generator_meaning
-from orchestrator.spec import ModelSpec, SweepSpec
-from orchestrator.spec_file import sweep_from
+from orchestrator.problems.datasets import ProblemSet
+from orchestrator.spec.file import sweep_from
+from orchestrator.spec.sections import ModelSpec, SweepSpec
+from orchestrator.spec.settings import config_json, generator_fingerprint, generator_meaning
 from orchestrator.store import GeneratorRecord, GoldStatus, ProblemRecord, Store
 from workers.answers import EXTRACTOR_VERSION
+from workers.embedded.catalog import weights_revision
 from workers.grading import GRADERS, MATH, GraderPool
 from workers.identity import content_hash
+
+Note = Callable[[str], None]
+"""Says something to the user."""
 
 EXTRACTOR_NAME = "boxed"
 COMPLETE = "complete"
@@ -58,14 +60,14 @@ class Registered:
     """The same sweep has run to its end before: its results are stored, and nothing it asks for has changed."""
 
 
-async def register(spec: SweepSpec, problems: ProblemSet, store: Store, reporter: Reporter) -> Registered:
+async def register(spec: SweepSpec, problems: ProblemSet, store: Store, note: Note) -> Registered:
     """Register a sweep; golds that do not verify against themselves are named, counted and left out."""
-    for note in problems.notes:
-        reporter.note(note)
+    for each in problems.notes:
+        note(each)
     config = config_json(spec)
     before = await store.find_sweep(spec.name)
     sweep = await store.register_sweep(spec.name, config, content_hash(config), spec.seed)
-    usable = await _register_problems(problems, store, reporter)
+    usable = await _register_problems(problems, store, note)
     models: dict[int, str] = {}
     demands: list[Demand] = []
     kept: set[tuple[int, str]] = set()
@@ -108,10 +110,10 @@ def unknown_sweep(name: str) -> UsageError:
 
 def revision_of(model: ModelSpec) -> str | None:
     """What tells the weights apart where the sweep file does not: a checksum, for embedded models."""
-    return embedded_revision(model.embedded) if model.embedded else None
+    return weights_revision(model.embedded) if model.embedded else None
 
 
-async def _register_problems(problems: ProblemSet, store: Store, reporter: Reporter) -> list[int]:
+async def _register_problems(problems: ProblemSet, store: Store, note: Note) -> list[int]:
     """Ids of the problems that can be graded, in the order of the sweep."""
     ids = await store.register_problems(
         [
@@ -127,7 +129,7 @@ async def _register_problems(problems: ProblemSet, store: Store, reporter: Repor
             for row in problems.problems
         ]
     )
-    await _verify_golds(store, ids, reporter)
+    await _verify_golds(store, ids, note)
     usable = await store.usable_problems(ids)
     if not usable:
         raise DatasetError(
@@ -137,7 +139,7 @@ async def _register_problems(problems: ProblemSet, store: Store, reporter: Repor
     return usable
 
 
-async def _verify_golds(store: Store, problem_ids: Sequence[int], reporter: Reporter) -> None:
+async def _verify_golds(store: Store, problem_ids: Sequence[int], note: Note) -> None:
     """Grade every gold against itself, once in the life of a problem: a bad gold leaves answers unscored, not wrong."""
     golds = await store.unverified_problems(problem_ids)
     if not golds:
@@ -146,9 +148,9 @@ async def _verify_golds(store: Store, problem_ids: Sequence[int], reporter: Repo
         verdicts = await asyncio.gather(*(graders.verify_gold(each.answer) for each in golds))
     bad = [each for each, is_ok in zip(golds, verdicts, strict=True) if not is_ok]
     for each in bad[:NAMED_GOLDS]:
-        reporter.note(f"gold_unparsable: {each.external_id}: {each.answer!r} does not verify against itself")
+        note(f"gold_unparsable: {each.external_id}: {each.answer!r} does not verify against itself")
     if bad:
-        reporter.note(f"{len(bad)} of {len(golds)} problems left out: gold_unparsable")
+        note(f"{len(bad)} of {len(golds)} problems left out: gold_unparsable")
     await store.set_gold_status(
         {
             each.problem_id: GoldStatus.OK if is_ok else GoldStatus.UNPARSABLE

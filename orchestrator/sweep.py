@@ -20,16 +20,16 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from orchestrator import planner
-from orchestrator.conclusion import Conclusions, conclude
-from orchestrator.coordinator import CAP_REACHED, Coordinator, RunContext
-from orchestrator.endpoints import Served, serve_models
-from orchestrator.grading_service import GradingService
-from orchestrator.pool import LocalPool, WorkerPool
-from orchestrator.progress import Reporter, Tally
+from orchestrator.analysis.conclusion import Conclusions, conclude
+from orchestrator.analysis.grading_service import GradingService
+from orchestrator.execution import planner
+from orchestrator.execution.coordinator import CAP_REACHED, Coordinator, RunContext
+from orchestrator.execution.endpoints import Served, serve_models
+from orchestrator.execution.pool import LocalPool, WorkerPool
+from orchestrator.execution.progress import Reporter, Tally
+from orchestrator.execution.scheduler import SchedulerSettings
 from orchestrator.registration import COMPLETE, Demand, Registered
-from orchestrator.scheduler import SchedulerSettings
-from orchestrator.spec import SweepSpec
+from orchestrator.spec.sections import SweepSpec
 from orchestrator.store import NewTask, Store, TaskState, Writer
 from workers.collector import calm_collector
 from workers.grading import GraderPool
@@ -184,7 +184,9 @@ def _pool(spec: SweepSpec, options: RunOptions, generators: tuple[GeneratorSetti
     count = worker_count(spec, options.workers)
     if options.is_local:
         return LocalPool(settings, count)
-    from orchestrator.ray_pool import RayPool  # importing Ray takes seconds, and --local does without
+    from orchestrator.execution.ray_pool import (
+        RayPool,  # importing Ray takes seconds, and --local does without
+    )
 
     return RayPool(settings, count, address=options.ray_address)
 

@@ -19,10 +19,10 @@ from typing import Any, TextIO
 
 import yaml
 
-from orchestrator.datasets import load_problems
-from orchestrator.progress import JsonReporter
+from orchestrator.execution.progress import JsonReporter
+from orchestrator.problems.datasets import load_problems
 from orchestrator.registration import recall, register
-from orchestrator.spec_file import load_sweep
+from orchestrator.spec.file import load_sweep
 from orchestrator.store import Store
 from orchestrator.sweep import RunOptions, RunReport, run_sweep
 from workers.types import Trajectory
@@ -171,7 +171,7 @@ class SweepFolder:
         written = io.StringIO()
         reporter = _Reporter(written, on_first)
         async with await Store.open(database or self.database) as store:
-            registered = await register(spec, problems, store, reporter)
+            registered = await register(spec, problems, store, reporter.note)
             report = await run_sweep(spec, registered, store, RunOptions(is_local=True, **options), reporter)
         return Ended(report, _lines(written))
 

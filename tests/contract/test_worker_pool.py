@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.pool import LocalPool, WorkerGone, WorkerPool
+from orchestrator.execution.pool import LocalPool, WorkerGone, WorkerPool
 from tests.fault_server import FaultServer, default_text
 from workers.types import (
     DRAINED,
@@ -28,7 +28,7 @@ from workers.types import (
 from workers.worker import WorkerSettings
 
 if TYPE_CHECKING:
-    from orchestrator.ray_pool import RayPool
+    from orchestrator.execution.ray_pool import RayPool
 
 pytestmark = pytest.mark.timeout(180)
 TEMPLATE = "{problem}\n\n"
@@ -79,7 +79,7 @@ async def opened(kind: str, given: WorkerSettings, count: int) -> AsyncIterator[
     """A pool whose workers are ready."""
     pool: WorkerPool
     if kind == "ray":
-        from orchestrator.ray_pool import RayPool
+        from orchestrator.execution.ray_pool import RayPool
 
         pool = RayPool(given, count)
     else:
@@ -91,7 +91,7 @@ async def opened(kind: str, given: WorkerSettings, count: int) -> AsyncIterator[
 
 @asynccontextmanager
 async def ray_pool(given: WorkerSettings, count: int = 1) -> AsyncIterator[RayPool]:
-    from orchestrator.ray_pool import RayPool
+    from orchestrator.execution.ray_pool import RayPool
 
     async with opened("ray", given, count) as pool:
         assert isinstance(pool, RayPool)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.datasets import load_problems
 from orchestrator.errors import UsageError
-from orchestrator.spec_file import load_sweep
+from orchestrator.problems.datasets import load_problems
+from orchestrator.spec.file import load_sweep
 from tests.bad_inputs import ALL, GOOD_PROBLEMS, GOOD_SWEEP, SECRET, SWEEP, BadInput
 
 

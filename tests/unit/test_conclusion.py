@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.conclusion import pool_counts, scramble_check
-from orchestrator.estimators import ClusterCount
+from orchestrator.analysis.conclusion import pool_counts, scramble_check
+from orchestrator.analysis.estimators import ClusterCount
 from orchestrator.store import AnswerCount
 from orchestrator.store import PoolCounts as StoredCounts
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.datasets import ProblemSet, load_problems
 from orchestrator.errors import DatasetError
-from orchestrator.hub import cache_dir, resolve_url
-from orchestrator.presets import PRESETS
-from orchestrator.spec import HubFile, ProblemsSpec
+from orchestrator.problems.datasets import ProblemSet, load_problems
+from orchestrator.problems.hub import cache_dir, resolve_url
+from orchestrator.problems.presets import PRESETS
+from orchestrator.spec.sections import HubFile, ProblemsSpec
 
 DATA = os.environ.get("TTC_TEST_DATA")
 needs_data = pytest.mark.skipif(

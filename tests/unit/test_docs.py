@@ -15,7 +15,7 @@ import typer.main
 
 from orchestrator.cli import app
 from orchestrator.errors import TtcError
-from orchestrator.spec_file import load_sweep
+from orchestrator.spec.file import load_sweep
 from orchestrator.store import Store, Writer
 from tests.store_world import build, whole
 

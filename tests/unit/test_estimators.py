@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.estimators import (
+from orchestrator.analysis.estimators import (
     ClusterCount,
     PoolCounts,
     accuracy_bounds,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.datasets import load_problems
-from orchestrator.endpoints import share_of
-from orchestrator.forecast import forecast
-from orchestrator.settings import generator_fingerprint
-from orchestrator.spec import SweepSpec
-from orchestrator.spec_file import sweep_from
+from orchestrator.analysis.forecast import forecast
+from orchestrator.execution.endpoints import share_of
+from orchestrator.problems.datasets import load_problems
+from orchestrator.spec.file import sweep_from
+from orchestrator.spec.sections import SweepSpec
+from orchestrator.spec.settings import generator_fingerprint
 from orchestrator.store import GeneratorRecord, NewTask, ProblemRecord, Store
 from tests.store_world import sample
 from workers.types import EndpointSettings, FactBatch

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.integrity import ScrambleCheck, scrambled_ratio
+from orchestrator.problems.integrity import ScrambleCheck, scrambled_ratio
 
 DATA = os.environ.get("TTC_TEST_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="TTC_TEST_DATA is not set: no recorded samples to check")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator import patience
-from orchestrator.patience import patiently
-from orchestrator.store import StoreRefused, StoreUnavailable
+from orchestrator.store import StoreRefused, StoreUnavailable, patience
+from orchestrator.store.patience import patiently
 
 
 async def test_the_call_is_tried_until_the_database_is_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.planner import PlannedTask, Span, cut, missing_spans, plan, task_samples
+from orchestrator.execution.planner import PlannedTask, Span, cut, missing_spans, plan, task_samples
 
 spans = st.lists(st.builds(Span, st.integers(0, 60), st.integers(1, 30)), max_size=8)
 

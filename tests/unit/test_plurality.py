@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from orchestrator.plurality import (
+from orchestrator.analysis.plurality import (
     plurality_of_all,
     plurality_with_replacement,
     plurality_without_replacement,

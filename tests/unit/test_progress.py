@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from orchestrator.progress import (
+from orchestrator.execution.progress import (
     JsonReporter,
     LineReporter,
     Snapshot,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.estimators import ClusterCount, PoolCounts
-from orchestrator.results import (
+from orchestrator.analysis.estimators import ClusterCount, PoolCounts
+from orchestrator.analysis.results import (
     ESTIMATOR_VERSION,
     MAJORITY,
     OVERALL,

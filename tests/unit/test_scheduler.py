@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.scheduler import (
+from orchestrator.execution.scheduler import (
     Claim,
     Claimed,
     Command,

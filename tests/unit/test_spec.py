@@ -10,16 +10,16 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
-from orchestrator.settings import (
+from orchestrator.spec.file import load_sweep, sweep_from, sweep_schema
+from orchestrator.spec.sections import ModelSpec, PrmScorer, SweepSpec
+from orchestrator.spec.settings import (
     config_json,
     generator_fingerprint,
     generator_settings,
     samples_per_request,
     store_url,
 )
-from orchestrator.spec import ModelSpec, PrmScorer, SweepSpec
-from orchestrator.spec_file import load_sweep, sweep_from, sweep_schema
-from orchestrator.yaml_text import dotted, plain_scalar, read_yaml
+from orchestrator.spec.yaml_text import dotted, plain_scalar, read_yaml
 from workers.types import Api, Sampling
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

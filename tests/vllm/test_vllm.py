@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.embedded_server import embedded_server
+from orchestrator.execution.embedded_server import embedded_server
 from workers.generation import ModelClient
 from workers.types import Api, EndpointSettings, GeneratorSettings, Sampling
 

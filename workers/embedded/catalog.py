@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib.resources import files
 from pathlib import Path
+
+REVISION_CHARACTERS = 12
 
 
 class UnknownModelError(ValueError):
@@ -26,6 +29,12 @@ def resolve_model(model: str | Path) -> Path:
 def built_in_models() -> list[str]:
     """Names of the models that are part of the package."""
     return sorted(path.name for path in _shipped().iterdir() if path.is_dir())
+
+
+def weights_revision(model: str | Path) -> str:
+    """Checksum of the weights of a model: new weights are another generator."""
+    weights = (resolve_model(model) / "model.safetensors").read_bytes()
+    return hashlib.sha256(weights).hexdigest()[:REVISION_CHARACTERS]
 
 
 def _shipped() -> Path:

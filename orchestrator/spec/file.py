@@ -18,10 +18,10 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.errors import Finding, SpecError, is_secret_field, show_value
 from orchestrator.nearest import nearest, suggestion
-from orchestrator.spec import SweepSpec
-from orchestrator.spec_base import NAME_PATTERN
-from orchestrator.spec_checks import Issue, Path, disagreements
-from orchestrator.yaml_text import Document, dotted, read_yaml
+from orchestrator.spec.checks import Issue, Path, disagreements
+from orchestrator.spec.fields import NAME_PATTERN
+from orchestrator.spec.sections import SweepSpec
+from orchestrator.spec.yaml_text import Document, dotted, read_yaml
 
 NAME_FORM = "use letters, digits, '.', '_' and '-', starting with a letter or a digit"
 MAX_DETAILS = 200

@@ -23,7 +23,7 @@ import ray
 from ray.exceptions import RayError
 
 from orchestrator.errors import TtcError
-from orchestrator.pool import WorkerGone
+from orchestrator.execution.pool import WorkerGone
 from workers.collector import calm_collector
 from workers.types import FactBatch, SampleTask, WorkerHealth
 from workers.worker import Worker, WorkerSettings

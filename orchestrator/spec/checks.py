@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.nearest import suggestion
-from orchestrator.settings import generator_fingerprint
-from orchestrator.spec import SweepSpec
+from orchestrator.spec.sections import SweepSpec
+from orchestrator.spec.settings import generator_fingerprint
 
 RUNNABLE_SCORERS: frozenset[str] = frozenset()
 """Kinds of scorers that this version runs; the others are declared in `spec` but refused here."""

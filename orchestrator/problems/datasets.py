@@ -15,13 +15,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from orchestrator.dataset_files import Row, read_rows
 from orchestrator.errors import DatasetError, Finding, show_value
-from orchestrator.hub import fetch, sha256_of
 from orchestrator.nearest import suggestion
-from orchestrator.presets import PRESETS
-from orchestrator.problem_rows import USUAL_COLUMNS, Columns, ProblemRow, resolve_columns, to_problem
-from orchestrator.spec import FieldMap, ProblemsSpec
+from orchestrator.problems.files import Row, read_rows
+from orchestrator.problems.hub import fetch, sha256_of
+from orchestrator.problems.presets import PRESETS
+from orchestrator.problems.rows import USUAL_COLUMNS, Columns, ProblemRow, resolve_columns, to_problem
+from orchestrator.spec.sections import FieldMap, ProblemsSpec
 from workers.identity import content_hash
 
 MAX_KEPT_FINDINGS = 1000

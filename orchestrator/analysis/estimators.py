@@ -17,7 +17,11 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.plurality import plurality_of_all, plurality_without_replacement, resampled_plurality
+from orchestrator.analysis.plurality import (
+    plurality_of_all,
+    plurality_without_replacement,
+    resampled_plurality,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -133,7 +137,7 @@ def majority_at_k(pool: PoolCounts, k: int, seed: int) -> Estimate:
     """Chance that a plurality vote over k samples, drawn without replacement, elects a correct cluster.
 
     A tie of m clusters counts 1/m for each correct one among them; samples without an answer do not vote,
-    and no vote at all counts 0. Exact (`orchestrator.plurality`), or by resampling with `seed` (not
+    and no vote at all counts 0. Exact (`orchestrator.analysis.plurality`), or by resampling with `seed` (not
     negative) where that would take too long: a pool of 2048 is exact, one of 100,000 may not be.
     Raises ValueError unless 1 <= k <= n.
     """

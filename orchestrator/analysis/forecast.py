@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.datasets import ProblemSet
+from orchestrator.problems.datasets import ProblemSet
 from orchestrator.registration import revision_of
-from orchestrator.settings import generator_fingerprint, samples_per_request
-from orchestrator.spec import SweepSpec
+from orchestrator.spec.sections import SweepSpec
+from orchestrator.spec.settings import generator_fingerprint, samples_per_request
 from orchestrator.store import PoolContent, Store, database_exists
 
 FLOPS_PER_PARAMETER = 2

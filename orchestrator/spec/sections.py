@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from orchestrator.spec_base import (
+from orchestrator.spec.fields import (
     Choice,
     Count,
     Name,

@@ -13,12 +13,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from orchestrator.analysis.grading_service import GradingService
 from orchestrator.errors import SweepFailed, TtcError
-from orchestrator.grading_service import GradingService
-from orchestrator.patience import patiently
-from orchestrator.pool import WorkerGone, WorkerPool
-from orchestrator.progress import Reporter, Tally
-from orchestrator.scheduler import (
+from orchestrator.execution.pool import WorkerGone, WorkerPool
+from orchestrator.execution.progress import Reporter, Tally
+from orchestrator.execution.scheduler import (
     Claim,
     Claimed,
     Command,
@@ -37,6 +36,7 @@ from orchestrator.scheduler import (
     WorkerUp,
 )
 from orchestrator.store import Store, Writer
+from orchestrator.store.patience import patiently
 from workers.types import DRAINED, FactBatch, GeneratorSettings, SampleTask
 
 Result = TypeVar("Result")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from orchestrator.patience import patiently
 from orchestrator.store import AnswerRecord, GradeRecord, Store, UngradedAnswer
+from orchestrator.store.patience import patiently
 from workers.grading import MATH, STRICT, Grade, GraderPool, grade_strict
 
 PAGE = 500

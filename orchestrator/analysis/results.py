@@ -17,7 +17,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.estimators import (
+from orchestrator.analysis.estimators import (
     Estimate,
     FloatArray,
     PoolCounts,

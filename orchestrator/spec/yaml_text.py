@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import yaml
 
 from orchestrator.errors import Finding, SpecError, show_value
-from orchestrator.spec_checks import Path
+from orchestrator.spec.checks import Path
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000

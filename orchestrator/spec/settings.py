@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from orchestrator.errors import mask_secrets
-from orchestrator.spec import ModelSpec, SamplingSpec, SweepSpec
+from orchestrator.spec.sections import ModelSpec, SamplingSpec, SweepSpec
 from workers.identity import fingerprint
 from workers.types import EndpointSettings, GeneratorSettings, Sampling
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from orchestrator.embedded_server import embedded_server
 from orchestrator.errors import EndpointProblem
-from orchestrator.progress import Reporter
+from orchestrator.execution.embedded_server import embedded_server
+from orchestrator.execution.progress import Reporter
 from orchestrator.registration import Registered, revision_of
-from orchestrator.settings import generator_settings
-from orchestrator.spec import SweepSpec
+from orchestrator.spec.sections import SweepSpec
+from orchestrator.spec.settings import generator_settings
 from workers.errors import EndpointError
 from workers.http import open_session
 from workers.probe import probe

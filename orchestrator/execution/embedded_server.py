@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -16,17 +15,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from orchestrator.errors import EndpointProblem
-from workers.embedded.catalog import resolve_model
 
-REVISION_CHARACTERS = 12
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
-
-
-def embedded_revision(model: str) -> str:
-    """Checksum of the weights of a built-in model: new weights are another generator."""
-    weights = (resolve_model(model) / "model.safetensors").read_bytes()
-    return hashlib.sha256(weights).hexdigest()[:REVISION_CHARACTERS]
 
 
 @asynccontextmanager

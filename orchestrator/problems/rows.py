@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.dataset_files import Row
 from orchestrator.errors import DatasetError, Finding, show_value
 from orchestrator.nearest import suggestion
-from orchestrator.spec import AnswerField, FieldMap
+from orchestrator.problems.files import Row
+from orchestrator.spec.sections import AnswerField, FieldMap
 from workers.answers import Method, extract
 from workers.identity import content_hash
 from workers.types import Outcome

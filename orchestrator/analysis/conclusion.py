@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
-from orchestrator import results
-from orchestrator.estimators import ClusterCount, PoolCounts
-from orchestrator.grading_service import GradingService
-from orchestrator.integrity import ScrambleCheck, scrambled_ratio
+from orchestrator.analysis import results
+from orchestrator.analysis.estimators import ClusterCount, PoolCounts
+from orchestrator.analysis.grading_service import GradingService
+from orchestrator.analysis.results import CountRow, ResultRow
+from orchestrator.problems.integrity import ScrambleCheck, scrambled_ratio
 from orchestrator.registration import Registered
-from orchestrator.results import CountRow, ResultRow
-from orchestrator.spec import SweepSpec
+from orchestrator.spec.sections import SweepSpec
 from orchestrator.store import Agreement, AnswerCount, ResultRecord, Store
 from orchestrator.store import PoolCounts as StoredCounts
 from workers.grading import MATH, STRICT, Verdict
