@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 from collections.abc import Coroutine
@@ -223,6 +224,9 @@ def models_list() -> None:
 
 def main() -> None:
     """Entry point: run the command line, and turn our errors into text and an exit code."""
+    # What a user should know is said by reporters and errors; a library's log line would break JSON and panels.
+    logging.getLogger("orchestrator").addHandler(logging.NullHandler())
+    logging.getLogger("orchestrator").propagate = False
     try:
         app()
     except TtcError as error:

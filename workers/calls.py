@@ -122,6 +122,7 @@ class EndpointClient:
         self._replicas = Replicas(
             settings.urls, probation_base_s=tuning.probation_base_s, probation_cap_s=tuning.probation_cap_s
         )
+        self._drained = asyncio.Event()
         self._admission = Admission(self._limit, self._rates, self._replicas, clock)
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._is_paused = False
@@ -132,6 +133,7 @@ class EndpointClient:
 
     def drain(self) -> None:
         """Send nothing more: calls under way go on, those that wait raise `Draining`."""
+        self._drained.set()
         self._admission.drain()
 
     async def __aexit__(
@@ -211,7 +213,16 @@ class EndpointClient:
             if not log.may_retry(result, everything_is_down=self._replicas.is_everything_down):
                 return Answer(None, result, latency_s, log.retries, log.wasted, replica)
             failed_at = lease.replica
-            await self._sleep(self._delay_s(log, result))
+            await self._back_off(self._delay_s(log, result))
+
+    async def _back_off(self, delay_s: float) -> None:
+        """Wait before a retry; a client that drains sends no retry, so there is nothing to wait for."""
+        waits = [asyncio.ensure_future(self._sleep(delay_s)), asyncio.ensure_future(self._drained.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def _delay_s(self, log: AttemptLog, error: EndpointError) -> float:
         backoff_s = self._policy.delay_s(log.retries - 1, error, self._rng)

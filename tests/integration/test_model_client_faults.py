@@ -13,7 +13,7 @@ import pytest
 
 from tests.fault_server import Fault, FaultServer, default_text
 from workers.calls import EndpointClient, Tuning
-from workers.errors import Misconfigured
+from workers.errors import Draining, Misconfigured
 from workers.generation import Draw, ModelClient
 from workers.http import open_session
 from workers.probe import probe
@@ -125,6 +125,18 @@ async def test_a_passing_fault_is_survived_and_counted(fault: Fault, api: Api) -
         assert server.faults[fault] == 2
         assert server.requests == 3
         assert len({payload["seed"] for payload in server.payloads}) == 1
+
+
+async def test_a_drain_ends_the_wait_before_a_retry() -> None:
+    async with FaultServer(script=[Fault.RATE_LIMIT], retry_after="3600") as server:
+        generator = generator_for([server.url])
+        async with client_of(generator) as client:
+            draw = asyncio.create_task(client.draw(generator, "1+1", seed=BASE, count=2, affinity=0))
+            await until(lambda: client.failures.get("rate_limited", 0) == 1)
+            client.drain()
+            with pytest.raises(Draining):
+                await draw
+        assert server.requests == 1
 
 
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.DRIP])
