@@ -93,26 +93,30 @@ def _or_dash(value: float | None, form: str) -> str:
 def status_table(rows: Sequence[Progress], silent: Mapping[int, float | None]) -> Table:
     """How far sweeps are; `silent` holds the seconds since their runs were last heard of, by sweep id."""
     table = Table(box=None, header_style="bold")
-    for heading in ("sweep", "state", "samples", "tasks done", "running", "pending", "failed"):
-        table.add_column(heading, justify="left" if heading in ("sweep", "state") else "right")
+    for heading in ("sweep", "state", "samples", "tasks"):
+        table.add_column(heading, no_wrap=heading != "tasks")
     for row in rows:
         share = row.samples_stored / max(1, row.samples_wanted)
-        counts = (row.tasks_done, row.tasks_running, row.tasks_pending, row.tasks_failed)
+        counts = {
+            "done": row.tasks_done,
+            "running": row.tasks_running,
+            "pending": row.tasks_pending,
+            "failed": row.tasks_failed,
+        }
         table.add_row(
             Text(row.name),
-            _state(row.state, silent[row.sweep_id]),
+            _life(row.state, silent[row.sweep_id]),
             f"{row.samples_stored:,} of {row.samples_wanted:,} ({share:.0%})",
-            *(f"{count:,}" for count in counts),
+            ", ".join(f"{count:,} {state}" for state, count in counts.items() if count) or "none",
         )
     return table
 
 
-def _state(state: str, silent_s: float | None) -> str:
-    if state != "running":
+def _life(state: str, silent_s: float | None) -> str:
+    """State of a sweep; a run that has been silent for longer than its lease was killed."""
+    if state != "running" or silent_s is None:
         return state
-    if silent_s is None or silent_s > LEASE_S:
-        return "killed"
-    return f"running, heard of {silent_s:.0f} s ago"
+    return f"killed, {duration(silent_s)} ago" if silent_s > LEASE_S else "running"
 
 
 def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], output: str) -> None:
