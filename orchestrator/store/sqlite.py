@@ -13,7 +13,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,11 @@ class SqliteBackend:
         """Close all connections; the last writer folds the log back into the file."""
         await self.reader.dispose()
         if self.writer is not self.reader:
-            async with self.writer.connect() as connection:
-                raw = (await connection.get_raw_connection()).driver_connection
-                await raw.execute("PRAGMA optimize")  # type: ignore[union-attr]
+            # A courtesy to later queries: where another process is writing, it is left to that one.
+            with suppress(sqlite3.OperationalError):
+                async with self.writer.connect() as connection:
+                    raw = (await connection.get_raw_connection()).driver_connection
+                    await raw.execute("PRAGMA optimize")  # type: ignore[union-attr]
             await self.writer.dispose()
 
 
