@@ -86,7 +86,7 @@ async def run_sweep(
         if has_work and await _is_spent(spec, store, sweep_id):
             reason = CAP_REACHED
         elif has_work:
-            async with serve_models(spec, registered, options.workers, reporter) as served:
+            async with serve_models(spec, registered, worker_count(spec, options), reporter) as served:
                 await _add_tasks(store, registered, served)
                 tally, reason = await _draw(spec, registered, served, store, grading, life, options, reporter)
         conclusions = await conclude(spec, registered, store, grading)
@@ -181,7 +181,7 @@ async def _has_ungraded(store: Store, registered: Registered) -> bool:
 
 def _pool(spec: SweepSpec, options: RunOptions, generators: tuple[GeneratorSettings, ...]) -> WorkerPool:
     settings = WorkerSettings(generators)
-    count = worker_count(spec, options.workers)
+    count = worker_count(spec, options)
     if options.is_local:
         return LocalPool(settings, count)
     from orchestrator.execution.ray_pool import (
@@ -191,9 +191,9 @@ def _pool(spec: SweepSpec, options: RunOptions, generators: tuple[GeneratorSetti
     return RayPool(settings, count, address=options.ray_address)
 
 
-def worker_count(spec: SweepSpec, chosen: int | None) -> int:
-    """Workers of a run."""
-    return chosen or spec.limits.workers
+def worker_count(spec: SweepSpec, options: RunOptions) -> int:
+    """Workers of a run: the command line's number, else the sweep file's."""
+    return options.workers or spec.limits.workers
 
 
 async def _has_work(store: Store, registered: Registered) -> bool:

@@ -30,10 +30,9 @@ class Served:
 
 @asynccontextmanager
 async def serve_models(
-    spec: SweepSpec, registered: Registered, workers: int | None, reporter: Reporter
+    spec: SweepSpec, registered: Registered, workers: int, reporter: Reporter
 ) -> AsyncIterator[Mapping[int, Served]]:
     """Generators by id, ready to draw; embedded servers live as long as the context."""
-    count = workers or spec.limits.workers
     size = spec.limits.task_samples if isinstance(spec.limits.task_samples, int) else None
     async with AsyncExitStack() as stack:
         served: dict[int, Served] = {}
@@ -49,7 +48,7 @@ async def serve_models(
                 settings = generator_settings(
                     name, model, generator_id, urls=urls, revision=revision, derives_seeds=derives_seeds
                 )
-            share = share_of(settings.endpoint, count)
+            share = share_of(settings.endpoint, workers)
             served[generator_id] = Served(replace(settings, endpoint=share), size)
         yield served
 
