@@ -23,7 +23,6 @@ Result = TypeVar("Result")
 
 DATABASE_VARIABLE = "TTC_DATABASE_URL"
 TRACEBACK_VARIABLE = "TTC_TRACEBACK"
-DEFAULT_DATABASE = "sqlite:///ttc.db"
 
 app = typer.Typer(
     name="ttc",
@@ -264,7 +263,9 @@ def _chosen_database(option: str | None) -> str | None:
 
 
 def _database(option: str | None) -> str:
-    return _chosen_database(option) or DEFAULT_DATABASE
+    from orchestrator.spec.settings import DEFAULT_STORE
+
+    return _chosen_database(option) or DEFAULT_STORE
 
 
 def _as_url(option: str | None) -> str | None:

@@ -30,12 +30,10 @@ from orchestrator.problems.datasets import load_problems
 from orchestrator.registration import recall, register, unknown_sweep
 from orchestrator.spec.file import load_sweep
 from orchestrator.spec.sections import SweepSpec
-from orchestrator.spec.settings import store_url
+from orchestrator.spec.settings import DEFAULT_STORE, store_url
 from orchestrator.store import Store
 from orchestrator.sweep import NOTHING_TO_DO, RunOptions, RunReport, run_sweep
 from workers.grading import GraderPool
-
-DEFAULT_STORE = "sqlite:///ttc.db"
 
 
 async def run_file(path: Path, database: str | None, options: RunOptions) -> None:

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.commands import DEFAULT_STORE, database_of
+from orchestrator.commands import database_of
 from orchestrator.errors import TtcError
 from orchestrator.problems.datasets import ProblemSet, load_problems
 from orchestrator.spec.file import load_sweep
 from orchestrator.spec.sections import ModelSpec, SweepSpec
-from orchestrator.spec.settings import generator_settings, store_url
+from orchestrator.spec.settings import DEFAULT_STORE, generator_settings, store_url
 from orchestrator.store import Store, database_exists
 from workers.errors import EndpointError
 from workers.grading import GraderPool

@@ -20,6 +20,8 @@ from workers.types import EndpointSettings, GeneratorSettings, Sampling
 
 VLLM_SAMPLES_PER_REQUEST = 16
 """n of a request where the server derives the seeds of the children as vLLM does; a reply waits for all n."""
+DEFAULT_STORE = "sqlite:///ttc.db"
+"""Where a sweep is stored if nobody says: a file where ttc runs."""
 SAFE_SAMPLES_PER_REQUEST = 1
 """n of a request at any other server: only then has every sample the seed it is stored under."""
 
