@@ -86,6 +86,101 @@ class GeneratorSettings:
     endpoint: EndpointSettings
 
 
+class ScorerKind(StrEnum):
+    """What a scorer gives a value to."""
+
+    PRM = "prm"
+    """A process reward model: one value a step."""
+    ORM = "orm"
+    """An outcome reward model: one value a solution."""
+    JUDGE = "judge"
+    """A language model that is asked for a verdict on a solution: 1 right, 0 wrong."""
+
+
+class ScoreStatus(StrEnum):
+    """What became of scoring a solution. `ERROR` and `INVALID` are tried again by the next run; the rest is final."""
+
+    OK = "ok"
+    """A value for every step (prm), or one (orm, judge)."""
+    TRUNCATED = "truncated"
+    """Values of the first steps only, because the sweep allows to cut what is too long for the scorer."""
+    TOO_LONG = "too_long"
+    """The scorer's context is too short for this solution: no value."""
+    UNPARSED = "unparsed"
+    """The verdict of a judge or of a generative verifier could not be read: no value."""
+    INVALID = "invalid"
+    """The scorer broke its contract: another number of scores than steps, NaN, or a value outside of [0, 1]."""
+    ERROR = "error"
+    """The endpoint failed on every allowed attempt."""
+
+
+class Transport(StrEnum):
+    """Which call of a server gives the scores; what a server offers is found out before a sweep relies on it."""
+
+    AUTO = "auto"
+    POOLING = "pooling"
+    """vLLM's `/pooling`."""
+    CLASSIFY = "classify"
+    """vLLM's and SGLang's `/classify`."""
+    SCORE = "score"
+    """vLLM's `/score` (cross-encoders)."""
+    EMBEDDINGS = "embeddings"
+    """`/v1/embeddings`, as plugins of reward models answer it: one raw value a token."""
+    COMPLETIONS = "completions"
+    """`/v1/completions` with the log-probabilities of the two label tokens (`logprob_token_ids`)."""
+    GENERATIVE_SCORING = "generative_scoring"
+    """vLLM's `/generative_scoring`."""
+    CHAT = "chat"
+    """`/v1/chat/completions`: judges and generative verifiers."""
+
+
+class TooLong(StrEnum):
+    """What to do with a solution that the scorer's context is too short for."""
+
+    REFUSE = "refuse"
+    """Store no value, and count it."""
+    TRUNCATE = "truncate"
+    """Score the steps that fit, store them as `ScoreStatus.TRUNCATED`, and count it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardOptions:
+    """What a wire format leaves open; part of the scorer's meaning, but for `transport`."""
+
+    transport: Transport = Transport.AUTO
+    too_long: TooLong = TooLong.REFUSE
+    prompt: str | None = None
+    """Template of judges and generative verifiers, with {problem} and {solution}; None: the built-in one."""
+    system: str | None = None
+    """System message; None: the format's own."""
+    sampling: Sampling = Sampling(temperature=0.0)
+    """How judges and generative verifiers draw their verdicts."""
+    judgements: int = 1
+    """Verdicts drawn for a solution; its value is their mean."""
+    is_logit: bool = False
+    """The server gives raw logits: the sigmoid is applied here."""
+    step_tag: str | None = None
+    """Mark at the end of a step; None: the format's own."""
+    good_token: str | None = None
+    bad_token: str | None = None
+    """The two label tokens, for models whose scores are token probabilities; None: the format's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerSettings:
+    """A scorer as a worker needs it: model + wire format + where it is served."""
+
+    scorer_id: int
+    fingerprint: str
+    kind: ScorerKind
+    format: str
+    """Name of the wire format (`workers.rewards`)."""
+    model: str
+    options: RewardOptions
+    texts_per_request: int
+    endpoint: EndpointSettings
+
+
 @dataclass(frozen=True, slots=True)
 class SampleTask:
     """Draw some samples of one pool. `spans` lists what is still missing as (start, count), ascending."""
