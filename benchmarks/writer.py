@@ -25,11 +25,11 @@ import asyncpg
 from benchmarks.draws import Writer as TextWriter
 from benchmarks.draws import hash_of, mixed
 from benchmarks.report import Figure, Target
-from orchestrator.store import ClaimedTask, GeneratorRecord, NewTask, ProblemRecord, Store, Writer, upgrade
+from orchestrator.store import GeneratorRecord, NewTask, ProblemRecord, Store, Writer, upgrade
 from orchestrator.store import rows as made
 from workers.identity import content_hash
 from workers.steps import step_ends
-from workers.types import FactBatch, Outcome, TaskEnd, Trajectory, Usage
+from workers.types import FactBatch, Outcome, SampleTask, Task, TaskEnd, Trajectory, Usage
 
 GROUP = "writer"
 PROBLEMS, TASK_SAMPLES, PRODUCERS = 64, 256, 8
@@ -158,32 +158,37 @@ async def _prepare(store: Store, samples: int) -> _Work:
         [ProblemRecord("bench", str(i), f"Problem {i}", "1", content_hash(str(i))) for i in range(PROBLEMS)]
     )
     pools = await store.register_pools(sweep.id, generator, 1, "sampling", problems, samples // PROBLEMS)
+    (lane,) = await store.register_lanes(sweep.id, [generator], [])
     await store.add_tasks(
         [
-            NewTask("sample", pool, start, TASK_SAMPLES)
+            NewTask(lane.id, pool, start, TASK_SAMPLES)
             for pool in pools.values()
             for start in range(0, samples // PROBLEMS, TASK_SAMPLES)
         ]
     )
     run_id = await store.start_run(sweep.id, "bench", 1)
     text = TextWriter(300)
-    batches = tuple(_batch(task, text) for task in await store.claim(sweep.id, run_id, samples))
+    batches = tuple(_batch(task, text) for task in await store.claim(sweep.id, lane.id, run_id, samples))
     return _Work(run_id, extractor_id, batches, _tables(batches, extractor_id))
 
 
-def _batch(task: ClaimedTask, text: TextWriter) -> FactBatch:
+def _batch(task: Task, text: TextWriter) -> FactBatch:
     trajectories = tuple(_trajectory(task, index, text) for index in range(*_bounds(task)))
     tokens = sum(each.completion_tokens or 0 for each in trajectories)
-    usage = Usage(task.task_id, task.attempt, 16, 300, 0, tokens, seconds=3.2)
+    usage = Usage(
+        task.task_id, task.attempt, requests=16, prompt_tokens=300, completion_tokens=tokens, seconds=3.2
+    )
     return FactBatch(trajectories, usage=(usage,), ends=(TaskEnd(task.task_id, task.attempt),))
 
 
-def _bounds(task: ClaimedTask) -> tuple[int, int]:
+def _bounds(task: Task) -> tuple[int, int]:
+    assert isinstance(task, SampleTask)
     ((start, count),) = task.spans
     return start, start + count
 
 
-def _trajectory(task: ClaimedTask, index: int, writer: TextWriter) -> Trajectory:
+def _trajectory(task: Task, index: int, writer: TextWriter) -> Trajectory:
+    assert isinstance(task, SampleTask)
     seed = task.seed_base + index
     text = writer.text(hash_of(task.statement), seed, mixed(hash_of(task.statement), seed))
     start = text.rindex("{") + 1

@@ -18,17 +18,15 @@ from sqlalchemy.dialects import postgresql
 
 from orchestrator import cli
 from orchestrator.spec.file import sweep_schema
-from orchestrator.store import facts, schema
-from orchestrator.store.views_more import VIEWS
+from orchestrator.store import facts, findings, schema
+from orchestrator.store.views import VIEWS
 
 REFERENCE = Path(__file__).parent / "reference"
 GENERATED = "<!-- Written by docs/generate_reference.py; edit the code it comes from, not this page. -->"
 
 Node = Mapping[str, Any]
 
-NOT_YET: Final = frozenset(
-    {"scorers", "scores", "rollout_labels", "searches", "nodes", "node_scores", "v_step_scores", "v_tree"}
-)
+NOT_YET: Final = frozenset({"searches", "nodes", "node_scores", "v_tree"})
 """Tables and views that nothing fills in this version."""
 
 SECTIONS: Final = (
@@ -37,9 +35,20 @@ SECTIONS: Final = (
     ("AnswerField", "problems.fields.answer"),
     ("HubFile", "problems.hub"),
     ("ModelSpec", "models.NAME"),
+    ("ImportedSpec", "models.NAME.imported"),
     ("SamplingSpec", "models.NAME.sampling"),
     ("EndpointLimits", "models.NAME.limits"),
-    ("ParallelStrategy", "strategies[]"),
+    ("PrmScorer", "scorers.NAME (kind: prm)"),
+    ("OrmScorer", "scorers.NAME (kind: orm)"),
+    ("JudgeScorer", "scorers.NAME (kind: judge)"),
+    ("ParallelStrategy", "strategies[] (kind: parallel)"),
+    ("RolloutsStrategy", "strategies[] (kind: rollouts)"),
+    ("MajoritySelector", "selectors[] (kind: majority)"),
+    ("PassSelector", "selectors[] (kind: pass)"),
+    ("BestOfNSelector", "selectors[] (kind: best-of-n)"),
+    ("WeightedSelector", "selectors[] (kind: weighted)"),
+    ("FilterVoteSelector", "selectors[] (kind: filter-vote)"),
+    ("HierarchicalSelector", "selectors[] (kind: hierarchical)"),
     ("SweepLimits", "limits"),
 )
 """Sections of the sweep file in the order of reading, by the name of their class."""
@@ -156,13 +165,6 @@ def sweep_file_page() -> Iterator[str]:
         node = definitions[name]
         yield from (f"## {title}", "", _sentence(node["description"]), "")
         yield from _fields(node, definitions)
-    yield from _selectors(definitions)
-    yield from (
-        "## scorers",
-        "",
-        "Declared, and refused with an error in this version: process and outcome reward models and judges do not "
-        "run yet. `ttc schema` shows the fields they will have.",
-    )
 
 
 def _fields(node: Node, definitions: Node) -> Iterator[str]:
@@ -233,15 +235,6 @@ def _yaml(field: Node) -> str:
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
-def _selectors(definitions: Node) -> Iterator[str]:
-    yield from ("## selectors", "", "A name, or a mapping with `kind`.", "")
-    rows = [
-        (f"`{definitions[name]['properties']['kind']['const']}`", definitions[name]["description"])
-        for name in ("MajoritySelector", "PassSelector")
-    ]
-    yield from _table(("selector", "meaning"), rows)
-
-
 # --- SQL ----------------------------------------------------------------------------------------------------------
 
 
@@ -267,7 +260,7 @@ def sql_schema_page() -> Iterator[str]:
 
 
 def _tables() -> Sequence[sa.Table]:
-    declared = [*vars(schema).values(), *vars(facts).values()]
+    declared = [*vars(schema).values(), *vars(facts).values(), *vars(findings).values()]
     found = {each.name: each for each in declared if isinstance(each, sa.Table)}
     return list(found.values())
 

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 
 from orchestrator.store.derived import create_derived, drop_views, metadata
 from orchestrator.store.location import locate
-from orchestrator.store.migrate import engine_of
+from orchestrator.store.migrate import migration_engine
 
 
 def run(connection: sa.Connection) -> None:
@@ -28,14 +28,23 @@ def run(connection: sa.Connection) -> None:
         compare_type=True,
     )
     context.run_migrations()
+    check_references(connection)
     revision = context.get_context().get_current_revision()
     if revision is not None and revision == ScriptDirectory.from_config(context.config).get_current_head():
         create_derived(connection)
 
 
+def check_references(connection: sa.Connection) -> None:
+    """Refuse a migration that would leave rows which refer to nothing: SQLite does not look while tables are rebuilt."""
+    if connection.dialect.name == "sqlite":
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(1)
+        if broken:
+            raise RuntimeError(f"the migration would leave a row of {broken[0][0]} that refers to nothing")
+
+
 async def run_on_url() -> None:
     """Entry of the `alembic` command itself."""
-    engine = engine_of(locate(os.environ["TTC_DATABASE_URL"]))
+    engine = migration_engine(locate(os.environ["TTC_DATABASE_URL"]))
     async with engine.begin() as connection:
         await connection.run_sync(run)
     await engine.dispose()

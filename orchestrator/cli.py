@@ -137,6 +137,68 @@ def grade(name: SweepName, db: Database = None, as_json: AsJson = False) -> None
 
 
 @app.command()
+def score(
+    name: SweepName,
+    scorers: Annotated[
+        Path | None,
+        typer.Argument(help="YAML file with scorers to add (and selectors); a sweep file will do."),
+    ] = None,
+    db: Database = None,
+    local: IsLocal = False,
+    workers: Workers = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score what a sweep has stored, by its own scorers or by others as well; generates nothing."""
+    from orchestrator.commands import score_sweep
+    from orchestrator.sweep import RunOptions
+
+    options = RunOptions(
+        workers=workers,
+        is_local=local,
+        ray_address=address,
+        is_previewed=False,
+        is_json=as_json,
+        only_scores=True,
+    )
+    _await(score_sweep(name, _database(db), scorers, options))
+
+
+@app.command("import")
+def import_samples(
+    file: Annotated[Path, typer.Argument(help="Samples: .jsonl, .csv or .parquet.", show_default=False)],
+    name: Annotated[str, typer.Option(help="Name of the sweep they become.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Name of the model that wrote them.")] = "imported",
+    fields: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--field",
+            metavar="ROLE=COLUMN",
+            help="Which column holds what, where it has no usual name: id, problem, gold, level, subject, samples, "
+            "text, steps, answer, verdict, scores, score, tokens, finish_reason.",
+        ),
+    ] = None,
+    answer_after: Annotated[
+        str | None, typer.Option(help="The answer is what follows the last occurrence of this in the text.")
+    ] = None,
+    scorer: Annotated[str | None, typer.Option(help="Name of the scorer that gave the scores.")] = None,
+    label_type: Annotated[
+        str | None, typer.Option(help="What the labels of that scorer were: hard or soft.")
+    ] = None,
+    logits: Annotated[bool, typer.Option("--logits", help="Scores are logits, not probabilities.")] = False,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Store samples made elsewhere, with their scores, as a sweep; then votes, scores and SQL work on them."""
+    from orchestrator.commands import import_trajectories
+    from orchestrator.importing import ImportOptions, reading_of
+
+    reading = reading_of(fields or [], answer_after, are_logits=logits)
+    options = ImportOptions(name, model, reading, scorer, label_type)
+    _await(import_trajectories(file, _database(db), options, is_json=as_json))
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT statement.", show_default=False)],
     db: Database = None,

@@ -14,6 +14,7 @@ from orchestrator.analysis.forecast import forecast
 from orchestrator.analysis.grading_service import GradingService
 from orchestrator.errors import Interrupted, SweepFailed, UsageError
 from orchestrator.execution.progress import duration, make_reporter
+from orchestrator.importing import ImportOptions, import_file
 from orchestrator.output import (
     FORMATS,
     conclusions_json,
@@ -27,8 +28,8 @@ from orchestrator.output import (
     status_table,
 )
 from orchestrator.problems.datasets import load_problems
-from orchestrator.registration import recall, register, unknown_sweep
-from orchestrator.spec.file import load_sweep
+from orchestrator.registration import extend, recall, register, unknown_sweep
+from orchestrator.spec.file import load_sweep, read_document
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import DEFAULT_STORE, store_url
 from orchestrator.store import Store
@@ -55,6 +56,43 @@ async def resume_sweep(name: str, url: str, options: RunOptions) -> None:
         spec, registered = await recall(name, store)
         report = await run_sweep(spec, registered, store, options, reporter)
     _finish(name, report, options)
+
+
+async def score_sweep(name: str, url: str, scorers: Path | None, options: RunOptions) -> None:
+    """`ttc score`: scores of what is stored, by the sweep's own scorers or by those of another file."""
+    reporter = make_reporter(name, is_json=options.is_json, stream=sys.stderr)
+    async with await Store.open(url, create=False) as store:
+        if scorers is None:
+            spec, registered = await recall(name, store)
+        else:
+            spec, registered = await extend(name, read_document(scorers), str(scorers), store)
+        if not spec.scorers:
+            raise UsageError(
+                f"the sweep {name!r} has no scorer",
+                remedy=f"name a file that has some: ttc score {name} SCORERS.yaml",
+            )
+        report = await run_sweep(spec, registered, store, options, reporter)
+    _finish(name, report, options)
+
+
+async def import_trajectories(path: Path, url: str, options: ImportOptions, *, is_json: bool) -> None:
+    """`ttc import`: solutions made elsewhere become a sweep of their own, and its results are shown."""
+    async with await Store.open(url) as store:
+        found = await import_file(path, options, store, note)
+        conclusions = await _conclude(options.name, store)
+    if is_json:
+        show_json({**asdict(found), **conclusions_json(conclusions)})
+        return
+    show_conclusions(conclusions, is_json=False)
+    if found.unlike_steps:
+        note(
+            f"{found.unlike_steps:,} of {found.scored:,} scored samples have another number of scores than steps: "
+            "their origin cuts steps differently"
+        )
+    show_line(
+        f"{found.sweep}: {found.samples:,} samples of {found.problems:,} problems, {found.added:,} of them new, "
+        f"{found.scored:,} with scores"
+    )
 
 
 async def plan_file(path: Path, database: str | None, *, is_json: bool) -> None:
@@ -155,7 +193,7 @@ def database_of(spec: SweepSpec, path: Path, chosen: str | None) -> str:
 async def _conclude(name: str, store: Store) -> Conclusions:
     spec, registered = await recall(name, store)
     async with GraderPool() as graders:
-        grading = GradingService(store, graders, registered.sweep_id, registered.rules.grader_ids, note)
+        grading = GradingService(store, graders, registered.sweep_id, registered.rules, note)
         return await conclude(spec, registered, store, grading)
 
 
@@ -177,6 +215,12 @@ def _finish(name: str, report: RunReport, options: RunOptions) -> None:
             remedy="see `select error_kind, error_text, count(*) from tasks where state = 3 group by 1, 2`; "
             "running the sweep again tries them again",
         )
+    if report.failed_scores:
+        raise SweepFailed(
+            f"{report.failed_scores} samples could not be scored: the scorer failed, or broke its contract",
+            remedy="see `select status, detail, count(*) from scores where status in ('error', 'invalid') "
+            "group by 1, 2`; running the sweep again asks again",
+        )
     if report.failed_samples:
         raise SweepFailed(
             f"{report.failed_samples} samples failed at the endpoint",
@@ -190,9 +234,10 @@ def _last_line(name: str, report: RunReport) -> str:
         stored = f"all {report.samples_wanted:,} samples are stored"
         return f"{name}: nothing to do, {stored}; `ttc results {name}` shows them"
     rate = report.samples_drawn / report.elapsed_s if report.elapsed_s else 0.0
+    made = f", {report.scores_made:,} scores" if report.scoring else ""
     return (
         f"{name}: {report.reason}; {report.samples_stored:,} of {report.samples_wanted:,} samples stored, "
-        f"{report.samples_drawn:,} by this run in {duration(report.elapsed_s)} ({rate:,.0f}/s)"
+        f"{report.samples_drawn:,}{made} by this run in {duration(report.elapsed_s)} ({rate:,.0f}/s)"
     )
 
 

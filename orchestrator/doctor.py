@@ -20,7 +20,8 @@ from orchestrator.commands import database_of
 from orchestrator.errors import TtcError
 from orchestrator.problems.datasets import ProblemSet, load_problems
 from orchestrator.spec.file import load_sweep
-from orchestrator.spec.sections import ModelSpec, SweepSpec
+from orchestrator.spec.models import ModelSpec
+from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import DEFAULT_STORE, generator_settings, store_url
 from orchestrator.store import Store, database_exists
 from workers.errors import EndpointError

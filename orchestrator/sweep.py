@@ -1,7 +1,7 @@
 """A whole sweep from a checked specification to results: the composition root, where everything meets once.
 
-    register   specification + problems -> rows: sweep, problems, generators, pools
-    draw       what is missing -> tasks -> facts, through pool, coordinator and writer
+    register   specification + problems -> rows: sweep, problems, generators, scorers, pools
+    draw       what is missing -> tasks -> facts, through pool, coordinator and writer; what follows from them too
     conclude   facts -> verdicts, clusters, results
 
 Each of the three may be interrupted and done again; each finds in the store what the last one left.
@@ -15,7 +15,7 @@ import os
 import platform
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,19 +24,18 @@ from orchestrator.analysis.conclusion import Conclusions, conclude
 from orchestrator.analysis.grading_service import GradingService
 from orchestrator.execution import planner
 from orchestrator.execution.coordinator import CAP_REACHED, Coordinator, RunContext
-from orchestrator.execution.endpoints import Served, serve_models
+from orchestrator.execution.endpoints import ServedModels, serve_models
+from orchestrator.execution.growth import Growth
 from orchestrator.execution.pool import LocalPool, WorkerPool
 from orchestrator.execution.progress import Reporter, Tally
 from orchestrator.execution.scheduler import SchedulerSettings
-from orchestrator.registration import COMPLETE, Demand, Registered
+from orchestrator.registration import COMPLETE, Registered
 from orchestrator.spec.sections import SweepSpec
-from orchestrator.store import NewTask, Store, TaskState, Writer
+from orchestrator.store import LaneRecord, NewTask, Scoring, Store, TaskState, Writer
 from workers.collector import calm_collector
 from workers.grading import GraderPool
-from workers.types import GeneratorSettings
 from workers.worker import WorkerSettings
 
-SAMPLE_TASK = "sample"
 NOTHING_TO_DO = "nothing to do"
 
 
@@ -49,6 +48,8 @@ class RunOptions:
     ray_address: str | None = None
     is_previewed: bool = True
     is_json: bool = False
+    only_scores: bool = False
+    """Score what is stored, and draw nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,13 @@ class RunReport:
     failed_samples: int
     """Stored as errors; the next run draws them again."""
     failed_tasks: int
-    """Tasks that gave up, with samples that were not drawn; the next run tries them again."""
+    """Tasks that gave up, with samples that were not drawn or scored; the next run tries them again."""
+    scores_made: int
+    """Scores stored by this run."""
+    failed_scores: int
+    """Stored as errors or as breaches of the scorer's contract; the next run asks for them again."""
+    scoring: Sequence[Scoring]
+    """What has become of the samples that each scorer was to score."""
     elapsed_s: float
     conclusions: Conclusions | None
     """None where there was nothing to do: the results are those of the last run."""
@@ -73,25 +80,33 @@ class RunReport:
 async def run_sweep(
     spec: SweepSpec, registered: Registered, store: Store, options: RunOptions, reporter: Reporter
 ) -> RunReport:
-    """Draw what a registered sweep is missing, grade it and compute its results."""
+    """Draw and score what a registered sweep is missing, grade it and compute its results."""
     sweep_id = registered.sweep_id
     await store.reopen_failed(sweep_id)
     await _end_dead_runs(store, sweep_id)
-    has_work = await _has_work(store, registered)
-    if registered.is_settled and not has_work and not await _has_ungraded(store, registered):
+    growth = Growth(
+        store,
+        sweep_id,
+        () if options.only_scores else registered.rollouts,
+        has_scorers=bool(registered.scorers),
+    )
+    await growth.grow()
+    lanes = await _lanes_with_work(store, registered, options)
+    if registered.is_settled and not lanes and not await _has_ungraded(store, registered):
         return await _report(store, sweep_id, NOTHING_TO_DO, None, None)
     async with _life(store, sweep_id, options) as life, GraderPool() as graders:
-        grading = GradingService(store, graders, sweep_id, registered.rules.grader_ids, reporter.note)
+        grading = GradingService(store, graders, sweep_id, registered.rules, reporter.note)
         tally, reason = None, COMPLETE
-        if has_work and await _is_spent(spec, store, sweep_id):
+        if lanes and await _is_spent(spec, store, sweep_id):
             reason = CAP_REACHED
-        elif has_work:
-            async with serve_models(spec, registered, worker_count(spec, options), reporter) as served:
+        elif lanes:
+            async with serve_models(spec, registered, lanes, worker_count(spec, options), reporter) as served:
                 await _add_tasks(store, registered, served)
-                tally, reason = await _draw(spec, registered, served, store, grading, life, options, reporter)
+                run = _Run(spec, registered, store, options, reporter)
+                tally, reason = await run.draw(lanes, served, grading, growth, life.run_id)
         conclusions = await conclude(spec, registered, store, grading)
         life.outcome = reason
-    return await _report(store, sweep_id, reason if has_work else NOTHING_TO_DO, tally, conclusions)
+    return await _report(store, sweep_id, reason if lanes else NOTHING_TO_DO, tally, conclusions)
 
 
 @dataclass(slots=True)
@@ -116,37 +131,72 @@ async def _life(store: Store, sweep_id: int, options: RunOptions) -> AsyncIterat
         await store.end_run(life.run_id, life.outcome)
 
 
-async def _draw(
-    spec: SweepSpec,
-    registered: Registered,
-    served: Mapping[int, Served],
-    store: Store,
-    grading: GradingService,
-    life: _Life,
-    options: RunOptions,
-    reporter: Reporter,
-) -> tuple[Tally, str]:
-    """One life of a coordinator: what it drew, and why it stopped."""
-    calm_collector()
-    (before,) = await store.progress(registered.sweep_id)
-    tally = Tally(before.samples_wanted, before.samples_stored)
-    generators = {number: each.settings for number, each in served.items()}
-    context = RunContext(
-        sweep_id=registered.sweep_id,
-        run_id=life.run_id,
-        generators=generators,
-        token_cap=spec.limits.tokens,
-        tokens_before=await store.tokens_generated(registered.sweep_id),
-        is_previewed=options.is_previewed,
-    )
-    settings = SchedulerSettings(worker_samples=_samples_in_flight(generators.values()))
-    async with (
-        Writer(store, run_id=life.run_id, extractor_id=registered.rules.extractor_id) as writer,
-        _pool(spec, options, tuple(generators.values())) as pool,
-    ):
-        coordinator = Coordinator(context, store, writer, pool, grading, settings, tally, reporter)
-        with _signals(coordinator):
-            return tally, await coordinator.run()
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What one life of a coordinator is made of."""
+
+    spec: SweepSpec
+    registered: Registered
+    store: Store
+    options: RunOptions
+    reporter: Reporter
+
+    async def draw(
+        self,
+        lanes: Sequence[LaneRecord],
+        served: ServedModels,
+        grading: GradingService,
+        growth: Growth,
+        run_id: int,
+    ) -> tuple[Tally, str]:
+        """Draw and score until nothing is missing: what that came to, and why it stopped."""
+        calm_collector()
+        sweep_id = self.registered.sweep_id
+        tally = await self._tally()
+        context = RunContext(
+            sweep_id=sweep_id,
+            run_id=run_id,
+            lanes=lanes,
+            generators=served.generators,
+            token_cap=self.spec.limits.tokens,
+            tokens_before=await self.store.tokens_generated(sweep_id),
+            is_previewed=self.options.is_previewed,
+        )
+        extractor_id = self.registered.rules.extractor_id
+        async with (
+            Writer(self.store, run_id=run_id, extractor_id=extractor_id) as writer,
+            self._pool(served) as pool,
+        ):
+            settings = SchedulerSettings({lane.id: served.lane_settings(lane) for lane in lanes})
+            coordinator = Coordinator(
+                context, self.store, writer, pool, grading, growth, settings, tally, self.reporter
+            )
+            with _signals(coordinator):
+                return tally, await coordinator.run()
+
+    async def _tally(self) -> Tally:
+        """The counts this run begins with."""
+        registered = self.registered
+        (before,) = await self.store.progress(registered.sweep_id)
+        scored = await self.store.scoring(registered.sweep_id)
+        serving = {lane.scorer_id for lane in registered.lanes if lane.scorer_id is not None}
+        return Tally(
+            samples_wanted=before.samples_wanted,
+            samples_before=before.samples_stored,
+            scores_wanted=len(serving) * sum(registered.wanted.values()),
+            scores_before=sum(each.settled for each in scored if each.scorer_id in serving),
+        )
+
+    def _pool(self, served: ServedModels) -> WorkerPool:
+        settings = WorkerSettings(tuple(served.generators.values()), tuple(served.scorers.values()))
+        count = worker_count(self.spec, self.options)
+        if self.options.is_local:
+            return LocalPool(settings, count)
+        from orchestrator.execution.ray_pool import (
+            RayPool,
+        )  # importing Ray takes seconds, and --local does without
+
+        return RayPool(settings, count, address=self.options.ray_address)
 
 
 async def _report(
@@ -160,6 +210,9 @@ async def _report(
         samples_drawn=tally.run_samples if tally else 0,
         failed_samples=await store.samples_failed(sweep_id),
         failed_tasks=progress.tasks_failed,
+        scores_made=tally.run_scores if tally else 0,
+        failed_scores=await store.scores_failed(sweep_id),
+        scoring=await store.scoring(sweep_id),
         elapsed_s=tally.snapshot(0).elapsed_s if tally else 0.0,
         conclusions=conclusions,
     )
@@ -179,44 +232,50 @@ async def _has_ungraded(store: Store, registered: Registered) -> bool:
     return False
 
 
-def _pool(spec: SweepSpec, options: RunOptions, generators: tuple[GeneratorSettings, ...]) -> WorkerPool:
-    settings = WorkerSettings(generators)
-    count = worker_count(spec, options)
-    if options.is_local:
-        return LocalPool(settings, count)
-    from orchestrator.execution.ray_pool import (
-        RayPool,  # importing Ray takes seconds, and --local does without
-    )
-
-    return RayPool(settings, count, address=options.ray_address)
-
-
 def worker_count(spec: SweepSpec, options: RunOptions) -> int:
     """Workers of a run: the command line's number, else the sweep file's."""
     return options.workers or spec.limits.workers
 
 
-async def _has_work(store: Store, registered: Registered) -> bool:
-    """Is any wanted sample not covered by a task, or any task not done?"""
+async def _lanes_with_work(store: Store, registered: Registered, options: RunOptions) -> list[LaneRecord]:
+    """The lanes that have, or may come to have, something to do; models of the others need not be served."""
+    drawing = set() if options.only_scores else await _generators_with_work(store, registered)
+    wanted = [lane for lane in registered.lanes if lane.scorer_id is not None or not options.only_scores]
+    return [
+        lane
+        for lane in wanted
+        if lane.generator_id in drawing
+        or (lane.scorer_id is not None and drawing)
+        or await store.open_tasks(registered.sweep_id, [lane.id])
+    ]
+
+
+async def _generators_with_work(store: Store, registered: Registered) -> set[int]:
+    """Generators that have to draw, and those that complete what is drawn."""
     covered = await _covered(store, registered.sweep_id)
-    if any(state != TaskState.DONE for _, state in _flat(covered, registered.demands)):
-        return True
-    spans = {pool_id: [span for span, _ in each] for pool_id, each in covered.items()}
-    return any(
-        planner.missing_spans(each.samples, spans.get(each.pool_id, ())) for each in registered.demands
-    )
+    drawing: set[int] = set()
+    strategies: set[str] = set()
+    for demand in registered.demands:
+        spans = covered.get(demand.pool_id, ())
+        if planner.missing_spans(demand.samples, [span for span, _ in spans]) or any(
+            state != TaskState.DONE for span, state in spans if span.start < demand.samples
+        ):
+            drawing.add(demand.generator_id)
+            strategies.add(demand.strategy)
+    return drawing | {each.generator_id for each in registered.rollouts if each.source in strategies}
 
 
-async def _add_tasks(store: Store, registered: Registered, served: Mapping[int, Served]) -> None:
+async def _add_tasks(store: Store, registered: Registered, served: ServedModels) -> None:
     """Turn what no task covers into new tasks."""
     covered = await _covered(store, registered.sweep_id)
     spans = {pool_id: [span for span, _ in each] for pool_id, each in covered.items()}
-    for generator_id, each in served.items():
-        wanted = {one.pool_id: one.samples for one in registered.demands if one.generator_id == generator_id}
-        size = each.task_samples or planner.task_samples(each.settings.samples_per_request)
-        planned = planner.plan(wanted, spans, size)
+    for generator_id in served.generators:
+        pools = {each.pool_id for each in registered.demands if each.generator_id == generator_id}
+        wanted = {pool: count for pool, count in registered.wanted.items() if pool in pools}
+        planned = planner.plan(wanted, spans, served.task_samples(generator_id))
+        lane_id = registered.lane_of(generator_id)
         await store.add_tasks(
-            [NewTask(SAMPLE_TASK, task.pool_id, task.span.start, task.span.count) for task in planned]
+            [NewTask(lane_id, task.pool_id, task.span.start, task.span.count) for task in planned]
         )
 
 
@@ -230,17 +289,6 @@ async def _covered(store: Store, sweep_id: int) -> Covered:
         piece = planner.Span(span.sample_start, span.sample_count)
         covered.setdefault(span.pool_id, []).append((piece, TaskState(span.state)))
     return covered
-
-
-def _flat(covered: Covered, demands: Sequence[Demand]) -> Iterator[tuple[planner.Span, TaskState]]:
-    """Existing tasks that hold samples the sweep wants."""
-    for demand in demands:
-        yield from (each for each in covered.get(demand.pool_id, ()) if each[0].start < demand.samples)
-
-
-def _samples_in_flight(generators: Iterable[GeneratorSettings]) -> int:
-    """Samples a worker can have in flight, over all generators."""
-    return sum(each.endpoint.concurrency * each.samples_per_request for each in generators)
 
 
 async def _end_dead_runs(store: Store, sweep_id: int) -> None:

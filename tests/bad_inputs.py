@@ -218,11 +218,88 @@ SWEEPS = (
         sweep(more="selectors: [bestofn]\n"),
     ),
     BadInput(
-        "scorer",
-        (f"{SWEEP}:6:", "scorers.prm.kind", "do not run in this version", "remove the scorer"),
+        "scorer without labels",
+        (f"{SWEEP}:6:", "scorers.prm", "wants label_type or aggregation", "hard or soft"),
+        sweep(more="scorers:\n  prm: {kind: prm, format: qwen, endpoints: http://h/v1, model: m}\n"),
+    ),
+    BadInput(
+        "scorer without format",
+        (f"{SWEEP}:6:", "scorers.prm", "format is required", "format: qwen"),
+        sweep(more="scorers:\n  prm: {kind: prm, label_type: soft, endpoints: http://h/v1, model: m}\n"),
+    ),
+    BadInput(
+        "format of a scorer",
+        (f"{SWEEP}:6:", "scorers.prm.format", "'qwen3'", "did you mean qwen?"),
         sweep(
             more="scorers:\n"
-            "  prm: {kind: prm, format: qwen, label_type: soft, endpoints: http://h/v1, model: m}\n"
+            "  prm: {kind: prm, format: qwen3, label_type: soft, endpoints: http://h/v1, model: m}\n"
+        ),
+    ),
+    BadInput(
+        "scorer that is served nowhere",
+        (f"{SWEEP}:6:", "scorers.judge", "exactly one of embedded and endpoints"),
+        sweep(more="scorers:\n  judge: {kind: judge, model: m}\n"),
+    ),
+    BadInput(
+        "two names for one scorer",
+        (f"{SWEEP}:7:", "scorers.two", "gives the same scores as one", "keep one"),
+        sweep(
+            more="scorers:\n"
+            "  one: {kind: prm, embedded: arithmetic-prm-soft}\n"
+            "  two: {kind: prm, embedded: arithmetic-prm-soft, aggregation: min}\n"
+        ),
+    ),
+    BadInput(
+        "judge that repeats itself",
+        (f"{SWEEP}:6:", "scorers.judge.judgements", "same verdict every time", "temperature"),
+        sweep(more="scorers:\n  judge: {kind: judge, endpoints: http://h/v1, model: m, judgements: 4}\n"),
+    ),
+    BadInput(
+        "selector without its scorer",
+        (f"{SWEEP}:5:", "selectors[0].scorer", "'prm'", "not the name of a scorer"),
+        sweep(more="selectors: [{kind: weighted, scorer: prm}]\n"),
+    ),
+    BadInput(
+        "aggregation of one score",
+        (f"{SWEEP}:6:", "selectors[0].aggregation", "nothing to aggregate", "remove it"),
+        sweep(
+            more="scorers: {orm: {kind: orm, embedded: arithmetic-orm}}\n"
+            "selectors: [{kind: weighted, scorer: orm, aggregation: min}]\n"
+        ),
+    ),
+    BadInput(
+        "filter with two rules",
+        (f"{SWEEP}:6:", "selectors[0].share", "exclude each other", "keep one"),
+        sweep(
+            more="scorers: {orm: {kind: orm, embedded: arithmetic-orm}}\n"
+            "selectors: [{kind: filter-vote, scorer: orm, threshold: 0.5, share: 0.5}]\n"
+        ),
+    ),
+    BadInput(
+        "rollouts of no strategy",
+        (f"{SWEEP}:6:", "strategies[1].source", "'sampled'", "name one of the parallel strategies: s"),
+        sweep(
+            strategies="strategies:\n"
+            "  - {name: s, kind: parallel, policy: policy, samples: 8}\n"
+            "  - {name: v, kind: rollouts, source: sampled, completer: policy, solutions: 4}\n"
+        ),
+    ),
+    BadInput(
+        "rollouts of more than there is",
+        (f"{SWEEP}:6:", "strategies[1].solutions", "more than the 8 solutions", "lower it to 8"),
+        sweep(
+            strategies="strategies:\n"
+            "  - {name: s, kind: parallel, policy: policy, samples: 8}\n"
+            "  - {name: v, kind: rollouts, source: s, completer: policy, solutions: 9}\n"
+        ),
+    ),
+    BadInput(
+        "completer that is no model",
+        (f"{SWEEP}:6:", "strategies[1].completer", "'police'", "did you mean policy?"),
+        sweep(
+            strategies="strategies:\n"
+            "  - {name: s, kind: parallel, policy: policy, samples: 8}\n"
+            "  - {name: v, kind: rollouts, source: s, completer: police, solutions: 4}\n"
         ),
     ),
     BadInput(

@@ -33,34 +33,57 @@ NAME = "whole"
 PROBE_PROMPT = "What is 12 + 30?"
 COMMAND_TIMEOUT_S = 120.0
 
-TRAJECTORIES = """SELECT q.external_id, g.fingerprint, p.seed AS sweep_seed, t.sample_index, t.seed, t.outcome,
-        t.finish_reason, t.completion_tokens, t.logprob_sum, t.error, t.parent_id, t.id - p.id * 1048576,
-        x.text, x.step_ends, r.name, r.version, a.text AS answer, e.method, e.char_start
+PREFIX = "COALESCE(SUBSTR(y.text, 1, f.char_end), '')"
+PREFIXED = """LEFT JOIN prefixes f ON f.id = p.prefix_id
+    LEFT JOIN trajectory_texts y ON y.trajectory_id = f.trajectory_id"""
+
+TRAJECTORIES = f"""SELECT q.external_id, g.fingerprint, p.seed AS sweep_seed, t.sample_index, t.seed,
+        t.outcome, t.finish_reason, t.completion_tokens, t.logprob_sum, t.error, t.parent_id,
+        t.id - p.id * 1048576, x.text, x.step_ends, r.name, r.version, a.text AS answer, e.method, e.char_start,
+        t.text_hash, {PREFIX} AS prefix
     FROM trajectories t JOIN pools p ON p.id = t.pool_id JOIN problems q ON q.id = p.problem_id
-    JOIN generators g ON g.id = p.generator_id
+    JOIN generators g ON g.id = p.generator_id {PREFIXED}
     LEFT JOIN trajectory_texts x ON x.trajectory_id = t.id
     LEFT JOIN extractions e ON e.trajectory_id = t.id LEFT JOIN extractors r ON r.id = e.extractor_id
     LEFT JOIN answers a ON a.id = e.answer_id
-    ORDER BY q.external_id, g.fingerprint, p.seed, t.sample_index, r.name, r.version"""
+    ORDER BY q.external_id, g.fingerprint, p.seed, prefix, t.sample_index, r.name, r.version"""
 
-TASKS = """SELECT q.external_id, g.fingerprint, p.seed, k.kind, k.sample_start, k.sample_count, k.state, k.error_kind,
+TASKS = f"""SELECT q.external_id, COALESCE(g.fingerprint, c.fingerprint) AS fingerprint, p.seed, l.kind, k.sample_start, k.sample_count, k.state, k.error_kind,
         (SELECT COUNT(*) FROM trajectories t WHERE t.task_id = k.id AND t.pool_id = k.pool_id
-            AND t.sample_index >= k.sample_start AND t.sample_index < k.sample_start + k.sample_count) AS samples
-    FROM tasks k JOIN pools p ON p.id = k.pool_id JOIN problems q ON q.id = p.problem_id
-    JOIN generators g ON g.id = p.generator_id
-    ORDER BY q.external_id, g.fingerprint, p.seed, k.kind, k.sample_start"""
+            AND t.sample_index >= k.sample_start AND t.sample_index < k.sample_start + k.sample_count) AS samples, {PREFIX} AS prefix
+    FROM tasks k JOIN lanes l ON l.id = k.lane_id JOIN pools p ON p.id = k.pool_id
+    JOIN problems q ON q.id = p.problem_id
+    LEFT JOIN generators g ON g.id = l.generator_id LEFT JOIN scorers c ON c.id = l.scorer_id {PREFIXED}
+    ORDER BY q.external_id, l.kind, fingerprint, p.seed, prefix, k.sample_start"""
 
 ANSWERS = """SELECT q.external_id, q.gold_status, a.text, r.name, r.version, d.verdict, d.method, d.detail, c.text
     FROM answers a JOIN problems q ON q.id = a.problem_id LEFT JOIN grades d ON d.answer_id = a.id
     LEFT JOIN graders r ON r.id = d.grader_id LEFT JOIN answers c ON c.id = d.cluster_id
     ORDER BY q.external_id, a.text, r.name, r.version"""
 
-RESULTS = """SELECT s.name, r.strategy, r.selector, r.budget, r.level, r.metric, r.estimator_version, r.problems,
-        r.value
-    FROM results r JOIN sweeps s ON s.id = r.sweep_id
-    ORDER BY s.name, r.strategy, r.selector, r.budget, r.level, r.metric"""
+SCORES = """SELECT q.external_id, g.fingerprint, t.sample_index, c.fingerprint, s.values_json, s.status, s.detail
+    FROM scores s JOIN scorers c ON c.id = s.scorer_id JOIN trajectories t ON t.id = s.trajectory_id
+    JOIN pools p ON p.id = t.pool_id JOIN problems q ON q.id = p.problem_id
+    JOIN generators g ON g.id = p.generator_id
+    ORDER BY q.external_id, g.fingerprint, t.sample_index, c.fingerprint"""
 
-TABLES = {"trajectories": TRAJECTORIES, "tasks": TASKS, "answers": ANSWERS, "results": RESULTS}
+LABELS = """SELECT q.external_id, t.sample_index, v.strategy, v.step_index, v.prefix_id, v.rollouts, v.correct
+    FROM v_labels v JOIN trajectories t ON t.id = v.trajectory_id JOIN problems q ON q.id = v.problem_id
+    ORDER BY q.external_id, t.sample_index, v.strategy, v.step_index"""
+
+RESULTS = """SELECT s.name, r.strategy, c.name, r.budget, r.level, r.metric, r.estimator_version, r.problems, r.value,
+        r.std_error, r.low, r.high, r.mc_error
+    FROM results r JOIN sweeps s ON s.id = r.sweep_id JOIN selectors c ON c.id = r.selector_id
+    ORDER BY s.name, r.strategy, c.name, r.budget, r.level, r.metric"""
+
+TABLES = {
+    "trajectories": TRAJECTORIES,
+    "tasks": TASKS,
+    "answers": ANSWERS,
+    "scores": SCORES,
+    "labels": LABELS,
+    "results": RESULTS,
+}
 """All columns but ids that depend on the order of arrival, times, replica, retries, attempt and run."""
 
 Rows = dict[str, list[tuple[Any, ...]]]

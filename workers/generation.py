@@ -117,23 +117,32 @@ class ModelClient:
         return self._client.drain_events()
 
     async def draw(
-        self, generator: GeneratorSettings, statement: str, *, seed: int, count: int, affinity: int
+        self,
+        generator: GeneratorSettings,
+        statement: str,
+        *,
+        seed: int,
+        count: int,
+        affinity: int,
+        prefix: str = "",
     ) -> Draw:
         """Draw `count` samples, sample j with `seed + j`; one `affinity` prefers one replica.
+
+        With a `prefix` they go on with that beginning of a solution, and hold what follows it.
 
         One request if the server takes n = `count`; greedy sampling and servers that do not derive the seeds
         of children get one request a sample. Raises `Misconfigured` for errors of the sweep.
         """
         step = self._samples_per_request(generator)
         if count <= step:
-            return await self._draw_once(generator, statement, seed, count, affinity)
+            return await self._draw_once(generator, statement, prefix, seed, count, affinity)
         starts = range(0, count, step)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(
                         self._draw_once(
-                            generator, statement, seed + start, min(step, count - start), affinity
+                            generator, statement, prefix, seed + start, min(step, count - start), affinity
                         )
                     )
                     for start in starts
@@ -149,11 +158,16 @@ class ModelClient:
         return 1 if is_single else max(1, generator.samples_per_request)
 
     async def _draw_once(
-        self, generator: GeneratorSettings, statement: str, seed: int, count: int, affinity: int
+        self, generator: GeneratorSettings, statement: str, prefix: str, seed: int, count: int, affinity: int
     ) -> Draw:
         while True:
             payload = build_payload(
-                generator, statement, seed=seed, count=count, capabilities=self._capabilities
+                generator,
+                statement,
+                seed=seed,
+                count=count,
+                capabilities=self._capabilities,
+                prefix=prefix,
             )
             answer = await self._call(generator, payload, affinity)
             if answer.value is not None:

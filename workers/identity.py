@@ -29,6 +29,21 @@ def seed_base(sweep_seed: int, problem_hash: str, generator_fingerprint: str) ->
     return int.from_bytes(digest[:8], "big") % ((1 << SEED_BITS) - MAX_SAMPLES_PER_POOL)
 
 
+def prefix_id(problem_hash: str, text: str) -> int:
+    """Key (63 bits) of a beginning of a solution: equal beginnings are one, whoever wrote them."""
+    return int.from_bytes(_digest("prefix", problem_hash, text)[:8], "big") >> 1
+
+
+def prefixed(problem_hash: str, prefix: int | None) -> str:
+    """What stands for a problem where a seed is derived: the problem, or a beginning of its solution."""
+    return problem_hash if prefix is None else f"{problem_hash}/{prefix}"
+
+
+def text_hash(text: str) -> int:
+    """Hash (63 bits) by which equal texts of a pool are found."""
+    return int.from_bytes(_digest(text)[:8], "big") >> 1
+
+
 def trajectory_id(pool_id: int, sample_index: int) -> int:
     """Key of sample `sample_index` of a pool: inserts are sequential, and a range of samples is a range of keys."""
     return (pool_id << SAMPLES_PER_POOL_BITS) | sample_index

@@ -1,7 +1,8 @@
-"""The records that cross between orchestrator and workers: tasks go down, facts come up. No behaviour, no I/O."""
+"""The records that cross between orchestrator and workers: tasks go down, facts come up. No I/O."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -114,6 +115,10 @@ class ScoreStatus(StrEnum):
     """The endpoint failed on every allowed attempt."""
 
 
+REDONE = frozenset({ScoreStatus.INVALID, ScoreStatus.ERROR})
+"""Statuses of scores that the next run asks for again."""
+
+
 class Transport(StrEnum):
     """Which call of a server gives the scores; what a server offers is found out before a sweep relies on it."""
 
@@ -188,17 +193,54 @@ class SampleTask:
     task_id: int
     attempt: int
     """Fence: the store ends the task only for its current attempt."""
+    lane_id: int
     pool_id: int
     problem_id: int
     statement: str
     generator_id: int
     seed_base: int
     spans: tuple[tuple[int, int], ...]
+    prefix: str = ""
+    """Beginning of a solution that the samples go on with; empty: they begin the solution."""
 
     @property
     def size(self) -> int:
         """Number of samples still missing."""
         return sum(count for _, count in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreItem:
+    """A stored sample that wants a score."""
+
+    trajectory_id: int
+    text: str
+    step_ends: tuple[int, ...]
+    answer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTask:
+    """Score some samples of one pool. `items` lists those that have no final score yet, ascending."""
+
+    task_id: int
+    attempt: int
+    """Fence: the store ends the task only for its current attempt."""
+    lane_id: int
+    pool_id: int
+    problem_id: int
+    statement: str
+    scorer_id: int
+    items: tuple[ScoreItem, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of samples that want a score."""
+        return len(self.items)
+
+
+Task = SampleTask | ScoreTask
+"""What a worker is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +293,28 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class StepScores:
-    """Scores of all steps of one trajectory by one scorer; `status` says why there are none."""
+    """What one scorer says of one trajectory: a value a step (prm), one in all (orm, judge), or why there is none."""
 
+    task_id: int
     trajectory_id: int
     scorer_id: int
     values: tuple[float, ...]
-    status: str
+    status: ScoreStatus
+    detail: str | None = None
+    """What was wrong, if the status is not OK."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by position, as trajectories are."""
+        return StepScores, (
+            self.task_id, self.trajectory_id, self.scorer_id, self.values, self.status, self.detail,
+        )  # fmt: skip
+
+
+class Role(StrEnum):
+    """Which model consumed something."""
+
+    POLICY = "policy"
+    SCORER = "scorer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +323,7 @@ class Usage:
 
     task_id: int
     attempt: int
+    role: Role = Role.POLICY
     requests: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -274,6 +333,30 @@ class Usage:
     """Requests whose reply was lost or unusable; what they generated is unknown."""
     seconds: float = 0.0
     """Sum over requests of the time from sending to reply."""
+
+    def __add__(self, other: Usage) -> Usage:
+        """The sum of two reports on one attempt and role."""
+        return Usage(
+            self.task_id,
+            self.attempt,
+            self.role,
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.retries + other.retries,
+            self.wasted_requests + other.wasted_requests,
+            self.seconds + other.seconds,
+        )
+
+
+def merged_usage(parts: Iterable[Usage]) -> tuple[Usage, ...]:
+    """One report for each attempt and role."""
+    totals: dict[tuple[int, int, Role], Usage] = {}
+    for part in parts:
+        key = (part.task_id, part.attempt, part.role)
+        totals[key] = totals[key] + part if key in totals else part
+    return tuple(totals.values())
 
 
 DRAINED = "drained"

@@ -76,9 +76,19 @@ class Reading:
 
 
 def build_payload(
-    generator: GeneratorSettings, statement: str, *, seed: int, count: int, capabilities: Capabilities
+    generator: GeneratorSettings,
+    statement: str,
+    *,
+    seed: int,
+    count: int,
+    capabilities: Capabilities,
+    prefix: str = "",
 ) -> dict[str, Any]:
-    """Body of a request for `count` samples from `seed` on; nothing is left to a server's defaults."""
+    """Body of a request for `count` samples from `seed` on; nothing is left to a server's defaults.
+
+    With a `prefix` the samples go on with that beginning of a solution. In chat this takes a server that continues
+    the assistant's last message, as vLLM does; one that does not would begin another turn.
+    """
     sampling = generator.sampling
     if len(sampling.stop) > MAX_STOPS:
         raise Misconfigured(
@@ -86,7 +96,7 @@ def build_payload(
         )
     payload: dict[str, Any] = {
         "model": generator.model,
-        **_prompt(generator, statement),
+        **_prompt(generator, statement, sanitize(prefix)),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
@@ -170,14 +180,22 @@ def read_reply(data: Any, payload: Mapping[str, Any], api: Api) -> Reading:
     return Reading(tuple(samples), usage.prompt_tokens, usage.cached_tokens, total, bad)
 
 
-def _prompt(generator: GeneratorSettings, statement: str) -> dict[str, Any]:
+def _prompt(generator: GeneratorSettings, statement: str, prefix: str) -> dict[str, Any]:
     text = render(generator.template, statement)
     if generator.api is Api.COMPLETIONS:
-        return {"prompt": sanitize(generator.system or "") + text}
+        return {"prompt": sanitize(generator.system or "") + text + prefix}
     system = (
         [{"role": "system", "content": sanitize(generator.system)}] if generator.system is not None else []
     )
-    return {"messages": [*system, {"role": "user", "content": text}]}
+    messages = [*system, {"role": "user", "content": text}]
+    if not prefix:
+        return {"messages": messages}
+    begun = {"role": "assistant", "content": prefix}
+    return {
+        "messages": [*messages, begun],
+        "continue_final_message": True,
+        "add_generation_prompt": False,
+    }
 
 
 def _choices(data: Any) -> list[dict[str, Any]]:

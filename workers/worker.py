@@ -1,7 +1,7 @@
-"""A worker: takes lots of tasks, draws their samples and streams the facts back in micro-batches.
+"""A worker: takes lots of tasks, draws and scores samples, and streams the facts back in micro-batches.
 
 It runs in-process in tests and with `--local`, and inside a Ray actor otherwise; it does not know which. It holds no
-database credentials and decides nothing about what is drawn: every key and seed comes with the task.
+database credentials and decides nothing about what is drawn or scored: every key and seed comes with the task.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from workers.answers import extract
-from workers.errors import Draining, WorkerError
-from workers.generation import Draw, ModelClient, Sample
-from workers.steps import step_ends
+from workers.delivery import Deliveries, Delivery, micro_batches
+from workers.drawing import draw_samples
+from workers.errors import WorkerError
+from workers.generation import ModelClient
 from workers.types import (
     DRAINED,
     FactBatch,
     GeneratorSettings,
     SampleTask,
+    ScorerSettings,
+    Task,
     TaskEnd,
-    Trajectory,
-    Usage,
     WorkerHealth,
 )
 
@@ -34,23 +34,15 @@ class WorkerSettings:
     """All a worker needs to know before its first task."""
 
     generators: tuple[GeneratorSettings, ...]
+    scorers: tuple[ScorerSettings, ...] = ()
     batch_samples: int = 256
-    """A micro-batch leaves when it holds this many samples ..."""
+    """A micro-batch leaves when it says something of this many samples ..."""
     batch_delay_s: float = 0.05
-    """... or this long after its first one."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Delivery:
-    """The facts of one finished request, on their way into a micro-batch."""
-
-    trajectories: tuple[Trajectory, ...] = ()
-    usage: Usage | None = None
-    end: TaskEnd | None = None
+    """... or this long after its first delivery."""
 
 
 class Worker:
-    """Draws samples for lots of tasks; `async with` owns its connections.
+    """Draws and scores samples for lots of tasks; `async with` owns its connections.
 
     Requests in flight are bounded by the endpoint's limiter, and what waits for a slot is bounded by the lots the
     scheduler hands out, so memory stays flat however long the sweep is (invariant I6).
@@ -74,12 +66,15 @@ class Worker:
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
-    async def run(self, lot: Sequence[SampleTask]) -> AsyncIterator[FactBatch]:
+    async def run(self, lot: Sequence[Task]) -> AsyncIterator[FactBatch]:
         """Yield the facts of `lot` as they come; every task's `TaskEnd` travels with or after its last fact."""
-        queue: asyncio.Queue[_Delivery | None] = asyncio.Queue()
+        queue: Deliveries = asyncio.Queue()
+        settings = self._settings
         async with asyncio.TaskGroup() as group:
             group.create_task(self._run_tasks(lot, queue))
-            async for batch in _micro_batches(queue, self._settings):
+            async for batch in micro_batches(
+                queue, size=settings.batch_samples, delay_s=settings.batch_delay_s
+            ):
                 yield batch
 
     async def drain(self) -> None:
@@ -104,7 +99,7 @@ class Worker:
             failures=failures,
         )
 
-    async def _run_tasks(self, lot: Sequence[SampleTask], queue: asyncio.Queue[_Delivery | None]) -> None:
+    async def _run_tasks(self, lot: Sequence[Task], queue: Deliveries) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 for task in lot:
@@ -112,155 +107,24 @@ class Worker:
         finally:
             queue.put_nowait(None)
 
-    async def _run_task(self, task: SampleTask, queue: asyncio.Queue[_Delivery | None]) -> None:
-        generator = self._generators[task.generator_id]
+    async def _run_task(self, task: Task, queue: Deliveries) -> None:
         self._queued_samples += task.size
         try:
-            async with asyncio.TaskGroup() as group:
-                draws = [
-                    group.create_task(self._draw(task, generator, start, count, queue))
-                    for start, count in _requests(task.spans, generator.samples_per_request)
-                ]
+            is_whole = await self._perform(task, queue)
         except* WorkerError as failures:
             first = next(_leaves(failures))
             end = TaskEnd(task.task_id, task.attempt, getattr(first, "kind", "error"), str(first))
         else:
-            is_whole = all(each.result() for each in draws)
             end = TaskEnd(task.task_id, task.attempt, None if is_whole else DRAINED)
         finally:
             self._queued_samples -= task.size
-        queue.put_nowait(_Delivery(end=end))
+        queue.put_nowait(Delivery(end=end))
 
-    async def _draw(
-        self,
-        task: SampleTask,
-        generator: GeneratorSettings,
-        start: int,
-        count: int,
-        queue: asyncio.Queue[_Delivery | None],
-    ) -> bool:
-        """Deliver some samples of a task; False if they were not drawn because the worker drains."""
-        try:
-            draw = await self._clients[generator.endpoint].draw(
-                generator, task.statement, seed=task.seed_base + start, count=count, affinity=task.problem_id
-            )
-        except Draining:
-            return False
-        queue.put_nowait(
-            _Delivery(
-                trajectories=tuple(
-                    _trajectory(task, start + offset, sample, draw)
-                    for offset, sample in enumerate(draw.samples)
-                ),
-                usage=_usage(task, draw),
-            )
-        )
-        return True
-
-
-def _requests(spans: Sequence[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
-    """Cut the missing spans of a task into requests of at most `size` samples."""
-    for start, count in spans:
-        for offset in range(0, count, size):
-            yield start + offset, min(size, count - offset)
-
-
-def _trajectory(task: SampleTask, index: int, sample: Sample, draw: Draw) -> Trajectory:
-    extraction = extract(sample.text, sample.outcome)
-    return Trajectory(
-        task_id=task.task_id,
-        pool_id=task.pool_id,
-        problem_id=task.problem_id,
-        sample_index=index,
-        seed=task.seed_base + index,
-        outcome=sample.outcome,
-        text=sample.text,
-        step_ends=step_ends(sample.text),
-        answer=extraction.text if extraction else None,
-        answer_method=extraction.method if extraction else None,
-        answer_start=extraction.start if extraction else None,
-        finish_reason=sample.finish_reason,
-        completion_tokens=sample.completion_tokens,
-        logprob_sum=sample.logprob_sum,
-        latency_s=draw.latency_s,
-        retries=draw.retries,
-        replica=draw.replica,
-        error=sample.error,
-    )
-
-
-def _usage(task: SampleTask, draw: Draw) -> Usage:
-    return Usage(
-        task_id=task.task_id,
-        attempt=task.attempt,
-        requests=1,
-        prompt_tokens=draw.prompt_tokens,
-        cached_tokens=draw.cached_tokens,
-        completion_tokens=draw.completion_tokens,
-        retries=draw.retries,
-        wasted_requests=draw.wasted_requests,
-        seconds=draw.latency_s,
-    )
-
-
-async def _micro_batches(
-    queue: asyncio.Queue[_Delivery | None], settings: WorkerSettings
-) -> AsyncIterator[FactBatch]:
-    """Group deliveries until `batch_samples` or `batch_delay_s`; the first one leaves at once, to be looked at."""
-    is_first = True
-    is_open = True
-    while is_open:
-        delivery = await queue.get()
-        if delivery is None:
-            return
-        held = [delivery]
-        samples = len(delivery.trajectories)
-        if not is_first:
-            deadline = asyncio.get_running_loop().time() + settings.batch_delay_s
-            while samples < settings.batch_samples:
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        following = await queue.get()
-                except TimeoutError:
-                    break
-                if following is None:
-                    is_open = False
-                    break
-                held.append(following)
-                samples += len(following.trajectories)
-        is_first = False
-        yield _batch(held)
-
-
-def _batch(deliveries: Sequence[_Delivery]) -> FactBatch:
-    return FactBatch(
-        trajectories=tuple(each for delivery in deliveries for each in delivery.trajectories),
-        usage=_merged_usage([delivery.usage for delivery in deliveries if delivery.usage]),
-        ends=tuple(delivery.end for delivery in deliveries if delivery.end),
-    )
-
-
-def _merged_usage(parts: Sequence[Usage]) -> tuple[Usage, ...]:
-    """One usage record a task attempt: the store adds them up anyway, and fewer rows are cheaper."""
-    totals: dict[tuple[int, int], Usage] = {}
-    for part in parts:
-        key = (part.task_id, part.attempt)
-        totals[key] = _add(totals[key], part) if key in totals else part
-    return tuple(totals.values())
-
-
-def _add(left: Usage, right: Usage) -> Usage:
-    return Usage(
-        task_id=left.task_id,
-        attempt=left.attempt,
-        requests=left.requests + right.requests,
-        prompt_tokens=left.prompt_tokens + right.prompt_tokens,
-        cached_tokens=left.cached_tokens + right.cached_tokens,
-        completion_tokens=left.completion_tokens + right.completion_tokens,
-        retries=left.retries + right.retries,
-        wasted_requests=left.wasted_requests + right.wasted_requests,
-        seconds=left.seconds + right.seconds,
-    )
+    async def _perform(self, task: Task, queue: Deliveries) -> bool:
+        """Deliver all the task owes; False if the worker drains and something is left."""
+        assert isinstance(task, SampleTask)
+        generator = self._generators[task.generator_id]
+        return await draw_samples(task, generator, self._clients[generator.endpoint], queue)
 
 
 def _leaves(group: BaseExceptionGroup[WorkerError]) -> Iterator[BaseException]:

@@ -14,7 +14,7 @@ from orchestrator.analysis.results import CountRow, ResultRow
 from orchestrator.problems.integrity import ScrambleCheck, scrambled_ratio
 from orchestrator.registration import Registered
 from orchestrator.spec.sections import SweepSpec
-from orchestrator.store import Agreement, AnswerCount, ResultRecord, Store
+from orchestrator.store import Agreement, AnswerCount, ResultRecord, SelectorRecord, Store
 from orchestrator.store import PoolCounts as StoredCounts
 from workers.grading import MATH, STRICT, Verdict
 from workers.grading.normalise import canonical
@@ -57,17 +57,28 @@ async def conclude(
     await grading.cluster()
     pools = await store.answer_counts(registered.sweep_id, grading.primary_id)
     conclusions = []
-    for strategy in spec.strategies:
+    ids = await store.register_selectors(
+        [SelectorRecord(kind, kind, None, None) for kind in (results.PASS, results.MAJORITY)]
+    )
+    selector_ids = dict(zip((results.PASS, results.MAJORITY), ids, strict=True))
+    for strategy in spec.sampled:
         counted = [
             pool_counts(pool) for pool in pools if registered.models[pool.generator_id] == strategy.policy
         ]
         rows = results.summarise(counted, spec.budget_grid, spec.seed)
-        records = [_record(strategy.name, row) for row in rows if row.problems]
+        records = [_record(strategy.name, selector_ids[row.selector], row) for row in rows if row.problems]
         await store.write_results(registered.sweep_id, records)
         conclusions.append(Conclusion(strategy.name, rows, results.count_outcomes(counted)))
-    rules = registered.rules.grader_ids
-    agreement = await store.agreement(registered.sweep_id, rules[MATH.name], rules[STRICT.name])
+    agreement = await _agreement(registered, store)
     return Conclusions(conclusions, agreement, scramble_check(pools))
+
+
+async def _agreement(registered: Registered, store: Store) -> Agreement:
+    """How often our two graders agree; where verdicts came with the samples there is nothing to compare."""
+    graders = registered.rules.grader_ids
+    if not graders:
+        return Agreement(0, 0)
+    return await store.agreement(registered.sweep_id, graders[MATH.name], graders[STRICT.name])
 
 
 def pool_counts(pool: StoredCounts) -> PoolCounts:
@@ -122,15 +133,18 @@ def _kind(answer: AnswerCount) -> str:
     return "truncated" if answer.outcome in UNFINISHED else "no_answer"
 
 
-def _record(strategy: str, row: ResultRow) -> ResultRecord:
+def _record(strategy: str, selector_id: int, row: ResultRow) -> ResultRecord:
     return ResultRecord(
         strategy=strategy,
-        selector=row.selector,
+        selector_id=selector_id,
         budget=row.budget,
         level="" if row.level == results.OVERALL else row.level,
         metric="accuracy",
         estimator_version=str(results.ESTIMATOR_VERSION),
         value=row.value,
         std_error=row.std_error,
+        low=row.low,
+        high=row.high,
+        mc_error=row.mc_error,
         problems=row.problems,
     )

@@ -40,10 +40,10 @@ class Forecast:
 async def forecast(spec: SweepSpec, problems: ProblemSet, url: str) -> list[Forecast]:
     """One forecast a strategy; a database that does not exist yet holds nothing."""
     if not database_exists(url):
-        return [_forecast(spec, number, problems, {}) for number in range(len(spec.strategies))]
+        return [_forecast(spec, number, problems, {}) for number in range(len(spec.sampled))]
     async with await Store.open(url, create=False, read_only=True) as store:
         found = []
-        for number, strategy in enumerate(spec.strategies):
+        for number, strategy in enumerate(spec.sampled):
             model = spec.models[strategy.policy]
             name = generator_fingerprint(model, revision=revision_of(model))
             found.append(_forecast(spec, number, problems, await store.pool_contents(name, spec.seed)))
@@ -54,7 +54,7 @@ def _forecast(
     spec: SweepSpec, number: int, problems: ProblemSet, stored: Mapping[str, PoolContent]
 ) -> Forecast:
     """`stored` maps the content hash of a problem to what its pool holds."""
-    strategy = spec.strategies[number]
+    strategy = spec.sampled[number]
     model = spec.models[strategy.policy]
     n = samples_per_request(model, derives_seeds=True)
     present = missing = requests = 0

@@ -7,11 +7,12 @@ sample. What it grades are distinct answer strings of a problem, not samples.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
+from orchestrator.registration import Rules
 from orchestrator.store import AnswerRecord, GradeRecord, Store, UngradedAnswer
 from orchestrator.store.patience import patiently
-from workers.grading import MATH, STRICT, Grade, GraderPool, grade_strict
+from workers.grading import STRICT, Grade, GraderPool, grade_strict
 
 PAGE = 500
 PAUSE_S = 1.0
@@ -19,27 +20,27 @@ PAUSE_S = 1.0
 
 
 class GradingService:
-    """Grades what is stored, with every registered grader; `grader_ids` maps a grader's name to its id in the store."""
+    """Grades what is stored, with every grader that is to give verdicts."""
 
     def __init__(
         self,
         store: Store,
         pool: GraderPool,
         sweep_id: int,
-        grader_ids: Mapping[str, int],
+        rules: Rules,
         note: Callable[[str], None],
     ) -> None:
         self._store = store
         self._pool = pool
         self._sweep_id = sweep_id
-        self._grader_ids = dict(grader_ids)
+        self._rules = rules
         self._note = note
         self._is_awake = asyncio.Event()
 
     @property
     def primary_id(self) -> int:
         """The grader whose verdicts the results use."""
-        return self._grader_ids[MATH.name]
+        return self._rules.primary_id
 
     def wake(self) -> None:
         """There are new answers."""
@@ -56,7 +57,7 @@ class GradingService:
     async def grade(self) -> int:
         """Grade all that has no verdict yet; return how many verdicts were given."""
         given = 0
-        for name, grader_id in self._grader_ids.items():
+        for name, grader_id in self._rules.grader_ids.items():
             while answers := await self._store.ungraded(grader_id, self._sweep_id, PAGE):
                 grades = await asyncio.gather(*(self._grade(name, each) for each in answers))
                 await self._store.write_grades(
@@ -70,8 +71,13 @@ class GradingService:
         return given
 
     async def cluster(self) -> None:
-        """Group the equal answers of every problem that has ungrouped ones; the vote counts groups, not strings."""
+        """Group the equal answers of every problem that has ungrouped ones; the vote counts groups, not strings.
+
+        Where samples brought their verdicts along, nothing is known of when two answers are equal: strings are groups.
+        """
         grader_id = self.primary_id
+        if not self._rules.grader_ids:
+            return
         for problem_id in await self._store.unclustered_problems(grader_id, self._sweep_id):
             answers = await self._store.answers_of(problem_id, grader_id)
             groups = await self._pool.cluster([each.text for each in answers])

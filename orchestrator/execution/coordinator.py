@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 from orchestrator.analysis.grading_service import GradingService
 from orchestrator.errors import SweepFailed, TtcError
+from orchestrator.execution.growth import Growth
 from orchestrator.execution.pool import WorkerGone, WorkerPool
 from orchestrator.execution.progress import Reporter, Tally
 from orchestrator.execution.scheduler import (
@@ -35,9 +37,9 @@ from orchestrator.execution.scheduler import (
     WorkerLost,
     WorkerUp,
 )
-from orchestrator.store import Store, Writer
+from orchestrator.store import LaneRecord, Store, Writer
 from orchestrator.store.patience import patiently
-from workers.types import DRAINED, FactBatch, GeneratorSettings, SampleTask
+from workers.types import DRAINED, FactBatch, GeneratorSettings, SampleTask, Task
 
 Result = TypeVar("Result")
 
@@ -48,6 +50,9 @@ HEALTH_TIMEOUT_S = 10.0
 SILENCES_BEFORE_RESTART = 3
 REPORT_S = 0.5
 FOREIGN_LEASE_POLL_S = 2.0
+GROWTH_PAUSE_S = 1.0
+GROWTH_SHARE = 4.0
+"""Looking for what follows rests this many times as long as it took: it must not slow down what it follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ class RunContext:
 
     sweep_id: int
     run_id: int
+    lanes: Sequence[LaneRecord]
+    """The lanes it serves, those that draw first."""
     generators: Mapping[int, GeneratorSettings]
     token_cap: int | None = None
     """Stop when this run and the earlier ones have generated this many tokens."""
@@ -87,6 +94,7 @@ class Coordinator:
         writer: Writer,
         pool: WorkerPool,
         grading: GradingService,
+        growth: Growth,
         settings: SchedulerSettings,
         tally: Tally,
         reporter: Reporter,
@@ -96,8 +104,10 @@ class Coordinator:
         self._writer = writer
         self._pool = pool
         self._grading = grading
+        self._growth = growth
         self._scheduler = Scheduler(settings)
         self._tally = tally
+        self._wanted_before = tally.samples_wanted - growth.samples_added
         self._reporter = reporter
         self._lives: dict[int, _Life] = {}
         self._next_life = 0
@@ -105,7 +115,11 @@ class Coordinator:
         self._is_draining = False
         self._finished: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._is_staffed = asyncio.Event()
-        self._is_shown = not context.is_previewed
+        self._has_news = asyncio.Event()
+        self._preview_lane = _preview_lane(context)
+        self._is_shown = asyncio.Event()
+        if self._preview_lane is None:
+            self._is_shown.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
 
@@ -116,7 +130,13 @@ class Coordinator:
         """
         try:
             async with self._group:
-                for work in (self._heartbeat(), self._watch(), self._report(), self._grading.run()):
+                for work in (
+                    self._heartbeat(),
+                    self._watch(),
+                    self._report(),
+                    self._grow(),
+                    self._grading.run(),
+                ):
                     self._spawn(work)
                 for number in self._pool.workers:
                     self._spawn(self._revive(number))
@@ -146,6 +166,7 @@ class Coordinator:
         if self._is_draining:
             return
         self._is_draining = True
+        self._is_shown.set()
         self._post(Drain(reason))
         for life in self._lives.values():
             self._spawn(self._pool.drain(life.number))
@@ -171,8 +192,8 @@ class Coordinator:
 
     def _perform(self, command: Command) -> None:
         match command:
-            case Claim(limit):
-                self._spawn(self._claim(limit))
+            case Claim(lane, limit):
+                self._spawn(self._claim(lane, limit))
             case Dispatch(worker, tasks):
                 life = self._lives[worker]
                 stream = self._spawn(self._stream(life, tasks))
@@ -185,16 +206,21 @@ class Coordinator:
             case Finish(reason):
                 self._spawn(self._finish(reason))
 
-    async def _claim(self, limit: int) -> None:
-        """Lease tasks. The first claim takes one task only, and ends when its first completion was shown."""
-        if not self._is_shown:
+    async def _claim(self, lane: int, limit: int) -> None:
+        """Lease tasks of a lane. The first claim of all takes one task, and ends when its first sample was shown."""
+        if lane == self._preview_lane and not self._is_shown.is_set():
             limit = 1
+        else:
+            await self._is_shown.wait()
         context = self._context
-        claimed = await self._patiently(lambda: self._store.claim(context.sweep_id, context.run_id, limit))
-        tasks = tuple(each.sample_task() for each in claimed)
-        if tasks and not self._is_shown:
-            tasks = (await self._preview(tasks[0]),)
-        self._post(Claimed(tasks, asked=limit))
+        tasks = await self._patiently(
+            lambda: self._store.claim(context.sweep_id, lane, context.run_id, limit)
+        )
+        if not self._is_shown.is_set():
+            tasks = [await self._preview(task) for task in tasks if isinstance(task, SampleTask)]
+            if not tasks:
+                self._is_shown.set()  # there is nothing to show
+        self._post(Claimed(lane, tuple(tasks), asked=limit))
 
     async def _preview(self, task: SampleTask) -> SampleTask:
         """Draw the first request of a task and show it before anything else is sent; what is left of the task."""
@@ -219,51 +245,67 @@ class Coordinator:
         return replace(task, spans=(*left, *others))
 
     def _show(self, task: SampleTask, batch: FactBatch) -> None:
-        if batch.trajectories and not self._is_shown:
-            self._is_shown = True
+        if batch.trajectories and not self._is_shown.is_set():
+            self._is_shown.set()
             template = self._context.generators[task.generator_id].template
-            prompt = template.replace("{problem}", task.statement)
+            prompt = template.replace("{problem}", task.statement) + task.prefix
             self._reporter.first_sample(prompt, min(batch.trajectories, key=lambda each: each.sample_index))
 
-    async def _requeue(self, task: SampleTask) -> None:
+    async def _requeue(self, task: Task) -> None:
         run_id = self._context.run_id
-        claimed = await self._patiently(lambda: self._store.requeue(task.task_id, task.attempt, run_id))
-        self._post(Requeued(task.task_id, claimed.sample_task() if claimed else None))
+        leased = await self._patiently(lambda: self._store.requeue(task.task_id, task.attempt, run_id))
+        self._post(Requeued(task.task_id, leased if leased and leased.size else None))
 
-    async def _give_up(self, task: SampleTask, attempts: int) -> None:
+    async def _give_up(self, task: Task, attempts: int) -> None:
         text = f"{attempts} workers died while they ran this task"
         await self._patiently(lambda: self._store.fail_task(task.task_id, task.attempt, "worker_lost", text))
         self._reporter.note(f"task {task.task_id} failed: {text}")
 
     async def _finish(self, reason: str) -> None:
-        """Really finished, unless another run still holds tasks of this sweep: then wait for it or for its lease."""
-        runs = await self._patiently(lambda: self._store.open_runs(self._context.sweep_id))
-        holders = [run for run in runs if run.tasks]
-        if reason != "complete" or not (holders or await self._is_given_back()):
+        """Really finished, unless more follows from what was stored, or another run holds tasks of these lanes."""
+        if reason != "complete":
             self._end(reason)
-            return
-        for run in holders:
-            if run.run_id == self._context.run_id:
+        elif await self._patiently(self._growth.grow):
+            self._post(LookAgain())
+        elif await self._is_unfinished():
+            await self._wait_for_others()
+            self._post(LookAgain())
+        else:
+            self._end(reason)
+
+    async def _is_unfinished(self) -> bool:
+        """Is any task that this run serves pending or leased (to another run, or given back by one)?"""
+        context = self._context
+        lanes = [lane.id for lane in context.lanes]
+        return await self._patiently(lambda: self._store.open_tasks(context.sweep_id, lanes)) > 0
+
+    async def _wait_for_others(self) -> None:
+        """Another run holds tasks of this sweep: wait for it, or for its lease to end."""
+        for run in await self._patiently(lambda: self._store.open_runs(self._context.sweep_id)):
+            if run.tasks and run.run_id == self._context.run_id:
                 # Claimed, but the acknowledgement was lost with a connection: nobody knows of them.
                 await self._patiently(lambda: self._store.release(self._context.run_id))
-            else:
+            elif run.tasks:
                 self._reporter.note(
                     f"waiting for {run.tasks} tasks held by run {run.run_id} on {run.host}, "
                     f"last heard of {run.silent_s:.0f} s ago"
                 )
-                await asyncio.sleep(FOREIGN_LEASE_POLL_S)
-        if not holders:
-            await asyncio.sleep(FOREIGN_LEASE_POLL_S)
-        self._post(LookAgain())
+        await asyncio.sleep(FOREIGN_LEASE_POLL_S)
 
-    async def _is_given_back(self) -> bool:
-        """Has another run given tasks back since our last claim?"""
-        (progress,) = await self._patiently(lambda: self._store.progress(self._context.sweep_id))
-        return progress.tasks_pending > 0
+    async def _grow(self) -> None:
+        """Follow up what is stored while the run goes on, so that scorers and completers need not wait for its end."""
+        while not self._growth.is_idle:
+            await self._has_news.wait()
+            self._has_news.clear()
+            started_s = time.monotonic()
+            if await self._patiently(self._growth.grow):
+                self._post(LookAgain())
+            self._tally.samples_wanted = self._wanted_before + self._growth.samples_added
+            await asyncio.sleep(max(GROWTH_PAUSE_S, GROWTH_SHARE * (time.monotonic() - started_s)))
 
     # --- facts --------------------------------------------------------------------------------------------------------
 
-    async def _stream(self, life: _Life, lot: Sequence[SampleTask]) -> None:
+    async def _stream(self, life: _Life, lot: Sequence[Task]) -> None:
         """Pass the facts of a lot to the writer; awaiting its acknowledgement is the backpressure on the worker."""
         try:
             async for batch in self._pool.run(life.number, lot):
@@ -276,10 +318,12 @@ class Coordinator:
         self._tally.add(batch)
         if batch.trajectories:
             self._grading.wake()
+            self._has_news.set()
         for end in batch.ends:
             if end.error_kind not in (None, DRAINED):
                 raise SweepFailed(f"{end.error_kind}: {end.error_text}")
         samples = Counter(trajectory.task_id for trajectory in batch.trajectories)
+        samples.update(score.task_id for score in batch.scores)
         self._post(Stored(life.life_id, tuple(samples.items()), tuple(end.task_id for end in batch.ends)))
         cap = self._context.token_cap
         if cap is not None and self._context.tokens_before + self._tally.completion_tokens >= cap:
@@ -361,6 +405,12 @@ class Coordinator:
                 await asyncio.sleep(REPORT_S)
         self._reporter.update(self._tally.snapshot(self._scheduler.in_flight_samples))
         self._reporter.close()
+
+
+def _preview_lane(context: RunContext) -> int | None:
+    """The lane whose first sample is shown before anything else is sent; None: no preview."""
+    drawing = [lane.id for lane in context.lanes if lane.generator_id is not None]
+    return drawing[0] if drawing and context.is_previewed else None
 
 
 def _durable(batch: FactBatch) -> FactBatch:

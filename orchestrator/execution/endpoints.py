@@ -1,56 +1,101 @@
-"""Makes the policies of a sweep ready to be drawn from: starts embedded ones, and asks every server what it can do."""
+"""Makes the models of a sweep ready: starts embedded ones, and asks every server what it can do."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from orchestrator.errors import EndpointProblem
+from orchestrator.execution import planner
 from orchestrator.execution.embedded_server import embedded_server
 from orchestrator.execution.progress import Reporter
-from orchestrator.registration import Registered, revision_of
+from orchestrator.execution.scheduler import LaneSettings
+from orchestrator.registration import Registered, revision_of, revision_of_scorer
+from orchestrator.spec.scorer_settings import scorer_settings
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import generator_settings
+from orchestrator.store import LaneRecord
 from workers.errors import EndpointError
 from workers.http import open_session
 from workers.probe import probe
-from workers.types import EndpointSettings, GeneratorSettings
+from workers.types import EndpointSettings, GeneratorSettings, ScorerSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """A generator with servers behind it."""
+class ServedModels:
+    """Generators and scorers with servers behind them, by id."""
 
-    settings: GeneratorSettings
-    task_samples: int | None
+    generators: Mapping[int, GeneratorSettings]
+    scorers: Mapping[int, ScorerSettings]
+    size: int | None
     """Samples a task, where the sweep file says so."""
+
+    def task_samples(self, generator_id: int) -> int:
+        """Samples a task of this generator."""
+        return self.size or planner.task_samples(self.generators[generator_id].samples_per_request)
+
+    def lane_settings(self, lane: LaneRecord) -> LaneSettings:
+        """How much of a lane a worker may hold."""
+        if lane.generator_id is not None:
+            generator = self.generators[lane.generator_id]
+            return LaneSettings(generator.endpoint.concurrency * generator.samples_per_request)
+        assert lane.scorer_id is not None
+        scorer = self.scorers[lane.scorer_id]
+        samples = scorer.endpoint.concurrency * scorer.texts_per_request
+        # Score tasks bring their texts along: no more of them than a refill takes.
+        claims = max(4, math.ceil(4 * samples / planner.MAX_TASK_SAMPLES))
+        return LaneSettings(samples, claim_tasks=min(claims, 64), is_chained=True)
 
 
 @asynccontextmanager
 async def serve_models(
-    spec: SweepSpec, registered: Registered, workers: int, reporter: Reporter
-) -> AsyncIterator[Mapping[int, Served]]:
-    """Generators by id, ready to draw; embedded servers live as long as the context."""
+    spec: SweepSpec, registered: Registered, lanes: Sequence[LaneRecord], workers: int, reporter: Reporter
+) -> AsyncIterator[ServedModels]:
+    """What the lanes need, ready to draw and to score; embedded servers live as long as the context."""
     size = spec.limits.task_samples if isinstance(spec.limits.task_samples, int) else None
     async with AsyncExitStack() as stack:
-        served: dict[int, Served] = {}
-        for generator_id, name in registered.models.items():
-            model = spec.models[name]
-            revision = revision_of(model)
-            urls = (
-                [await stack.enter_async_context(embedded_server(model.embedded))] if model.embedded else []
-            )
-            settings = generator_settings(name, model, generator_id, urls=urls, revision=revision)
-            if not model.embedded:
-                derives_seeds = await _ask(settings, reporter)
-                settings = generator_settings(
-                    name, model, generator_id, urls=urls, revision=revision, derives_seeds=derives_seeds
-                )
-            share = share_of(settings.endpoint, workers)
-            served[generator_id] = Served(replace(settings, endpoint=share), size)
-        yield served
+        generators: dict[int, GeneratorSettings] = {}
+        scorers: dict[int, ScorerSettings] = {}
+        for lane in lanes:
+            if lane.generator_id is not None:
+                settings = await _generator(spec, registered, lane.generator_id, stack, reporter)
+                endpoint = share_of(settings.endpoint, workers)
+                generators[lane.generator_id] = replace(settings, endpoint=endpoint)
+            elif lane.scorer_id is not None:
+                scorer = await _scorer(spec, registered, lane.scorer_id, stack, reporter)
+                scorers[lane.scorer_id] = replace(scorer, endpoint=share_of(scorer.endpoint, workers))
+        yield ServedModels(generators, scorers, size)
+
+
+async def _generator(
+    spec: SweepSpec, registered: Registered, generator_id: int, stack: AsyncExitStack, reporter: Reporter
+) -> GeneratorSettings:
+    name = registered.models[generator_id]
+    model = spec.models[name]
+    if model.imported is not None:
+        raise EndpointProblem(
+            f"the samples of model {name!r} were imported, and more are wanted than there are",
+            remedy="lower samples in the strategy, or import a file with more",
+        )
+    revision = revision_of(model)
+    if model.embedded:
+        urls = [await stack.enter_async_context(embedded_server(model.embedded))]
+        return generator_settings(name, model, generator_id, urls=urls, revision=revision)
+    settings = generator_settings(name, model, generator_id, revision=revision)
+    derives_seeds = await _ask(settings, reporter)
+    return generator_settings(name, model, generator_id, revision=revision, derives_seeds=derives_seeds)
+
+
+async def _scorer(
+    spec: SweepSpec, registered: Registered, scorer_id: int, stack: AsyncExitStack, reporter: Reporter
+) -> ScorerSettings:
+    name = registered.scorers[scorer_id]
+    scorer = spec.scorers[name]
+    revision = revision_of_scorer(scorer)
+    urls = [await stack.enter_async_context(embedded_server(scorer.built_in))] if scorer.built_in else []
+    return scorer_settings(name, scorer, scorer_id, urls=urls, revision=revision)
 
 
 def share_of(endpoint: EndpointSettings, workers: int) -> EndpointSettings:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from orchestrator.errors import TtcError
-from workers.types import FactBatch, SampleTask, WorkerHealth
+from workers.types import FactBatch, Task, WorkerHealth
 from workers.worker import Worker, WorkerSettings
 
 
@@ -37,7 +37,7 @@ class WorkerPool(Protocol):
     async def wait_ready(self, worker: int) -> None:
         """Return when the worker can take lots; raises WorkerGone when it died again meanwhile."""
 
-    def run(self, worker: int, lot: Sequence[SampleTask]) -> AsyncIterator[FactBatch]:
+    def run(self, worker: int, lot: Sequence[Task]) -> AsyncIterator[FactBatch]:
         """Stream the facts of a lot; raises WorkerGone when the worker is lost on the way."""
 
     async def drain(self, worker: int) -> None:
@@ -80,7 +80,7 @@ class LocalPool:
         if worker not in self._workers:
             raise WorkerGone
 
-    async def run(self, worker: int, lot: Sequence[SampleTask]) -> AsyncIterator[FactBatch]:
+    async def run(self, worker: int, lot: Sequence[Task]) -> AsyncIterator[FactBatch]:
         """Stream the facts of a lot."""
         alive = self._workers[worker]
         try:

@@ -19,7 +19,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from workers.types import FactBatch, Outcome, ReplicaHealth, Trajectory, WorkerHealth
+from workers.types import (
+    REDONE,
+    FactBatch,
+    Outcome,
+    ReplicaHealth,
+    Role,
+    ScoreStatus,
+    Trajectory,
+    WorkerHealth,
+)
 
 RATE_WINDOW_S = 20.0
 LINE_INTERVAL_S = 5.0
@@ -35,14 +44,21 @@ class Snapshot:
     """Stored in the pools of this sweep, this run's and earlier ones'."""
     run_samples: int
     """Stored by this run."""
+    scores_wanted: int
+    scores_stored: int
+    """Scores that are not to be made again, this run's and earlier ones'."""
+    run_scores: int
+    """Stored by this run."""
     completion_tokens: int
     rate: float
     """Samples a second over the last `RATE_WINDOW_S`."""
+    score_rate: float
+    """Scores a second over the last `RATE_WINDOW_S`."""
     elapsed_s: float
     in_flight: int
     """Samples dispatched to workers and not yet durable."""
     outcomes: dict[str, int]
-    """This run's samples by outcome."""
+    """This run's samples by outcome, and its scores by status where that is not ok."""
     failures: dict[str, int]
     """Failed requests by kind, retried or not."""
     replicas: tuple[ReplicaHealth, ...]
@@ -50,9 +66,14 @@ class Snapshot:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds to the end at the present rate; None while unknown."""
-        left = self.samples_wanted - self.samples_stored
-        return left / self.rate if self.rate > 0 and left > 0 else None
+        """Seconds to the end at the present rates; None while unknown."""
+        parts = [
+            (self.samples_wanted - self.samples_stored, self.rate),
+            (self.scores_wanted - self.scores_stored, self.score_rate),
+        ]
+        times = [left / rate if rate > 0 else None for left, rate in parts if left > 0]
+        known = [each for each in times if each is not None]
+        return max(known) if known and len(known) == len(times) else None
 
 
 class Reporter(Protocol):
@@ -77,21 +98,29 @@ class Tally:
 
     samples_wanted: int
     samples_before: int
+    scores_wanted: int = 0
+    scores_before: int = 0
     started_at_s: float = field(default_factory=time.monotonic)
     run_samples: int = 0
+    run_scores: int = 0
     completion_tokens: int = 0
     requests: int = 0
     retries: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     health: dict[int, WorkerHealth] = field(default_factory=dict)
-    _history: deque[tuple[float, int]] = field(default_factory=deque)
+    _history: deque[tuple[float, int, int]] = field(default_factory=deque)
 
     def add(self, batch: FactBatch) -> None:
         """Count a committed batch."""
         self.run_samples += len(batch.trajectories)
         self.outcomes.update(str(each.outcome) for each in batch.trajectories)
+        self.run_scores += sum(each.status not in REDONE for each in batch.scores)
+        self.outcomes.update(
+            f"score {each.status}" for each in batch.scores if each.status is not ScoreStatus.OK
+        )
         for usage in batch.usage:
-            self.completion_tokens += usage.completion_tokens
+            if usage.role is Role.POLICY:
+                self.completion_tokens += usage.completion_tokens
             self.requests += usage.requests
             self.retries += usage.retries
 
@@ -102,12 +131,17 @@ class Tally:
         for health in self.health.values():
             failures.update(health.failures)
         paused = [health.paused_reason for health in self.health.values()]
+        rate, score_rate = self._rates(now)
         return Snapshot(
             samples_wanted=self.samples_wanted,
             samples_stored=self.samples_before + self.run_samples,
             run_samples=self.run_samples,
+            scores_wanted=self.scores_wanted,
+            scores_stored=self.scores_before + self.run_scores,
+            run_scores=self.run_scores,
             completion_tokens=self.completion_tokens,
-            rate=self._rate(now),
+            rate=rate,
+            score_rate=score_rate,
             elapsed_s=now - self.started_at_s,
             in_flight=in_flight,
             outcomes=dict(self.outcomes),
@@ -116,12 +150,16 @@ class Tally:
             paused_reason=next((each for each in paused if each), None) if paused and all(paused) else None,
         )
 
-    def _rate(self, now: float) -> float:
-        self._history.append((now, self.run_samples))
+    def _rates(self, now: float) -> tuple[float, float]:
+        """Samples and scores a second."""
+        self._history.append((now, self.run_samples, self.run_scores))
         while now - self._history[0][0] > RATE_WINDOW_S and len(self._history) > 2:
             self._history.popleft()
-        since, count = self._history[0]
-        return (self.run_samples - count) / (now - since) if now > since else 0.0
+        since, samples, scores = self._history[0]
+        elapsed_s = now - since
+        if elapsed_s <= 0:
+            return 0.0, 0.0
+        return (self.run_samples - samples) / elapsed_s, (self.run_scores - scores) / elapsed_s
 
 
 def merge_replicas(views: Sequence[Sequence[ReplicaHealth]]) -> tuple[ReplicaHealth, ...]:
@@ -230,8 +268,11 @@ class JsonReporter:
                 {
                     "samples_wanted": snapshot.samples_wanted,
                     "samples_stored": snapshot.samples_stored,
+                    "scores_wanted": snapshot.scores_wanted,
+                    "scores_stored": snapshot.scores_stored,
                     "completion_tokens": snapshot.completion_tokens,
                     "rate": round(snapshot.rate, 2),
+                    "score_rate": round(snapshot.score_rate, 2),
                     "eta_s": snapshot.eta_s,
                     "in_flight": snapshot.in_flight,
                     "outcomes": snapshot.outcomes,
@@ -275,6 +316,7 @@ def line(snapshot: Snapshot) -> str:
     parts = [
         f"{snapshot.samples_stored}/{snapshot.samples_wanted} samples ({share:.0%})",
         f"{snapshot.rate:.1f}/s",
+        *_scores_part(snapshot),
         f"{snapshot.completion_tokens} tokens",
         f"dispatched {snapshot.in_flight}",
         f"ETA {duration(snapshot.eta_s)}",
@@ -285,6 +327,13 @@ def line(snapshot: Snapshot) -> str:
     if snapshot.paused_reason:
         parts.append(f"PAUSED: {snapshot.paused_reason}")
     return " | ".join(parts)
+
+
+def _scores_part(snapshot: Snapshot) -> list[str]:
+    """How far scoring is, in a sweep that has scorers."""
+    if not snapshot.scores_wanted:
+        return []
+    return [f"{snapshot.scores_stored:,}/{snapshot.scores_wanted:,} scores, {snapshot.score_rate:,.1f}/s"]
 
 
 def panel(name: str, snapshot: Snapshot) -> RenderableType:
@@ -301,6 +350,7 @@ def panel(name: str, snapshot: Snapshot) -> RenderableType:
     rows: list[RenderableType] = [
         head,
         ProgressBar(total=max(1, snapshot.samples_wanted), completed=snapshot.samples_stored),
+        *_score_rows(snapshot),
         _counts_line("outcomes", _not_complete(snapshot), "yellow"),
         _counts_line("failed requests", snapshot.failures, "red"),
         _replica_table(snapshot.replicas),
@@ -308,6 +358,13 @@ def panel(name: str, snapshot: Snapshot) -> RenderableType:
     if snapshot.paused_reason:
         rows.append(Text(f"paused: {snapshot.paused_reason}", style="bold yellow"))
     return Panel(Group(*rows), title=Text(f"{name}  {duration(snapshot.elapsed_s)}"), border_style="blue")
+
+
+def _score_rows(snapshot: Snapshot) -> list[RenderableType]:
+    if not snapshot.scores_wanted:
+        return []
+    bar = ProgressBar(total=snapshot.scores_wanted, completed=snapshot.scores_stored)
+    return [Text(_scores_part(snapshot)[0]), bar]
 
 
 def duration(seconds: float | None) -> str:

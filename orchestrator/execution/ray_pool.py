@@ -25,7 +25,7 @@ from ray.exceptions import RayError
 from orchestrator.errors import TtcError
 from orchestrator.execution.pool import WorkerGone
 from workers.collector import calm_collector
-from workers.types import FactBatch, SampleTask, WorkerHealth
+from workers.types import FactBatch, Task, WorkerHealth
 from workers.worker import Worker, WorkerSettings
 
 UNACKNOWLEDGED_BATCHES = 8
@@ -58,7 +58,7 @@ class WorkerActor:
         await self._entering
         return os.getpid()
 
-    async def run(self, lot: Sequence[SampleTask]) -> AsyncIterator[bytes]:
+    async def run(self, lot: Sequence[Task]) -> AsyncIterator[bytes]:
         """Stream the facts of a lot as pickled batches."""
         await self.ready()
         try:
@@ -130,7 +130,7 @@ class RayPool:
         except RayError as error:
             raise WorkerGone(f"worker {worker}: {_one_line(error)}") from error
 
-    async def run(self, worker: int, lot: Sequence[SampleTask]) -> AsyncIterator[FactBatch]:
+    async def run(self, worker: int, lot: Sequence[Task]) -> AsyncIterator[FactBatch]:
         """Stream the facts of a lot from the actor."""
         method = self._actors[worker].run.options(
             num_returns="streaming", _generator_backpressure_num_objects=UNACKNOWLEDGED_BATCHES

@@ -4,31 +4,42 @@ The life of a task as the scheduler sees it:
 
     claimed ──> ready ──dispatch──> in flight ──TaskEnd──> gone
                   ^                     │
-                  └──── claimed again <─┘ worker lost: the store gives it a new attempt (fence) and its missing spans
+                  └──── claimed again <─┘ worker lost: the store gives it a new attempt (fence) and what it still owes
 
-Work is kept `lookahead` times ahead of what a worker can have in flight, so that a slot never waits for the scheduler,
-and no further, so that memory is bounded and a lost worker loses little (invariant I6).
+Every lane (what one model draws or scores) has its own ready tasks and its own share of every worker, so that a slow
+model never holds up another. Work is kept `lookahead` times ahead of what a worker can have in flight, so that a slot
+never waits for the scheduler, and no further, so that memory is bounded and a lost worker loses little (invariant I6).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from workers.types import SampleTask
+from workers.types import Task
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSettings:
+    """Bounds of the work in flight in one lane."""
+
+    worker_samples: int
+    """Samples a worker can have in flight at the lane's endpoint: concurrency x samples a request."""
+    claim_tasks: int = 64
+    """Tasks claimed in one transaction."""
+    is_chained: bool = False
+    """The end of a task may let another be claimed (score tasks of one pool run one after the other)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSettings:
     """Bounds of the work in flight."""
 
-    worker_samples: int
-    """Samples a worker can have in flight at its endpoints: concurrency x samples a request."""
+    lanes: Mapping[int, LaneSettings]
+    """By lane id."""
     lookahead: float = 2.0
     """How much work a worker holds, as a multiple of `worker_samples`."""
-    claim_tasks: int = 64
-    """Tasks claimed in one transaction."""
     max_attempts: int = 5
     """Workers a task may outlive before it is failed rather than dispatched again."""
 
@@ -52,9 +63,10 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The store leased these tasks to this run; fewer than `asked` means there are no more for now."""
+    """The store leased these tasks of a lane to this run; fewer than `asked` means there are no more for now."""
 
-    tasks: tuple[SampleTask, ...]
+    lane: int
+    tasks: tuple[Task, ...]
     asked: int
 
 
@@ -63,7 +75,7 @@ class Requeued:
     """A task of a lost worker has its new attempt; None: nothing of it was missing, or another run has it."""
 
     task_id: int
-    task: SampleTask | None
+    task: Task | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +89,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class LookAgain:
-    """There may be tasks to claim again: the lease of another run has ended."""
+    """There may be tasks to claim again: the lease of another run has ended, or new tasks were made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +106,9 @@ Event = WorkerUp | WorkerLost | Claimed | Requeued | Stored | LookAgain | Drain
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Lease up to `limit` tasks from the store."""
+    """Lease up to `limit` tasks of a lane from the store."""
 
+    lane: int
     limit: int
 
 
@@ -104,21 +117,21 @@ class Dispatch:
     """Send a lot to a worker."""
 
     worker: int
-    tasks: tuple[SampleTask, ...]
+    tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
     """Give a task whose worker was lost a new attempt."""
 
-    task: SampleTask
+    task: Task
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
     """Fail a task that outlived too many workers: it may be what kills them."""
 
-    task: SampleTask
+    task: Task
     attempts: int
 
 
@@ -134,16 +147,46 @@ Command = Claim | Dispatch | Requeue | GiveUp | Finish
 
 @dataclass(slots=True)
 class _InFlight:
-    task: SampleTask
+    task: Task
     worker: int
     remaining: int
 
 
 @dataclass(slots=True)
 class _WorkerLoad:
-    outstanding: int = 0
-    """Samples dispatched and not yet durable."""
+    outstanding: Counter[int] = field(default_factory=Counter)
+    """Samples dispatched and not yet durable, by lane."""
     tasks: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What is ready in a lane, and whether there may be more to claim."""
+
+    number: int
+    settings: LaneSettings
+    target: int
+    """Samples a worker may hold."""
+    ready: deque[Task] = field(default_factory=deque)
+    ready_samples: int = 0
+    is_claiming: bool = False
+    is_exhausted: bool = False
+
+    def add(self, tasks: Sequence[Task]) -> None:
+        """Make tasks ready."""
+        self.ready.extend(tasks)
+        self.ready_samples += sum(task.size for task in tasks)
+
+    def take(self) -> Task:
+        """The next ready task."""
+        task = self.ready.popleft()
+        self.ready_samples -= task.size
+        return task
+
+    def clear(self) -> None:
+        """Forget what is ready."""
+        self.ready.clear()
+        self.ready_samples = 0
 
 
 class Scheduler:
@@ -151,21 +194,21 @@ class Scheduler:
 
     def __init__(self, settings: SchedulerSettings) -> None:
         self._settings = settings
-        self._ready: deque[SampleTask] = deque()
-        self._ready_samples = 0
+        self._lanes = {
+            number: _Lane(number, lane, max(1, int(lane.worker_samples * settings.lookahead)))
+            for number, lane in settings.lanes.items()
+        }
         self._in_flight: dict[int, _InFlight] = {}
         self._workers: dict[int, _WorkerLoad] = {}
         self._losses: dict[int, int] = {}
         self._requeueing: set[int] = set()
-        self._is_claiming = False
-        self._is_exhausted = False
         self._drain_reason: str | None = None
         self._is_finished = False
 
     @property
     def in_flight_samples(self) -> int:
         """Samples dispatched and not yet durable, over all workers."""
-        return sum(load.outstanding for load in self._workers.values())
+        return sum(load.outstanding.total() for load in self._workers.values())
 
     def handle(self, event: Event) -> list[Command]:
         """Apply one event; return what is to be done, in order."""
@@ -175,10 +218,8 @@ class Scheduler:
                 self._workers.setdefault(worker, _WorkerLoad())
             case WorkerLost(worker):
                 commands += self._lose(worker)
-            case Claimed(tasks, asked):
-                self._is_claiming = False
-                self._is_exhausted = len(tasks) < asked
-                self._make_ready(tasks)
+            case Claimed():
+                self._claim(event)
             case Requeued(task_id, task):
                 self._requeueing.discard(task_id)
                 if task is not None:
@@ -186,39 +227,63 @@ class Scheduler:
             case Stored():
                 self._store(event)
             case LookAgain():
-                self._is_exhausted = self._is_finished = False
+                self._look_again()
             case Drain(reason):
                 self._drain_reason = self._drain_reason or reason
-                self._ready.clear()
-                self._ready_samples = 0
+                for lane in self._lanes.values():
+                    lane.clear()
         return commands + self._advance()
 
     def _advance(self) -> list[Command]:
         commands: list[Command] = list(self._dispatches())
-        if self._drain_reason is None and self._wants_claim():
-            self._is_claiming = True
-            commands.append(Claim(self._settings.claim_tasks))
+        if self._drain_reason is None:
+            commands += self._claims()
         if self._is_idle() and not self._is_finished:
             self._is_finished = True
             commands.append(Finish(self._drain_reason or "complete"))
         return commands
 
+    def _claims(self) -> Iterator[Claim]:
+        """Claim while less than one refill of every worker is ready."""
+        for lane in self._lanes.values():
+            refill = lane.target * max(1, len(self._workers))
+            if not lane.is_claiming and not lane.is_exhausted and lane.ready_samples < refill:
+                lane.is_claiming = True
+                yield Claim(lane.number, lane.settings.claim_tasks)
+
+    def _claim(self, event: Claimed) -> None:
+        lane = self._lanes[event.lane]
+        lane.is_claiming = False
+        lane.is_exhausted = len(event.tasks) < event.asked
+        self._make_ready(event.tasks)
+
+    def _look_again(self) -> None:
+        self._is_finished = False
+        for lane in self._lanes.values():
+            lane.is_exhausted = False
+
     def _dispatches(self) -> Iterable[Dispatch]:
         """Fill the emptiest worker first, one task at a time, so that the last tasks spread over all workers."""
-        lots: dict[int, list[SampleTask]] = {}
-        while self._ready:
-            worker = min(self._workers, key=lambda each: self._workers[each].outstanding, default=None)
-            if worker is None or self._workers[worker].outstanding >= self._target:
-                break
-            task = self._ready.popleft()
-            self._ready_samples -= task.size
-            load = self._workers[worker]
-            load.outstanding += task.size
-            load.tasks.add(task.task_id)
-            self._in_flight[task.task_id] = _InFlight(task, worker, task.size)
-            lots.setdefault(worker, []).append(task)
+        lots: dict[int, list[Task]] = {}
+        for lane in self._lanes.values():
+            while lane.ready and (worker := self._emptiest(lane)) is not None:
+                task = lane.take()
+                load = self._workers[worker]
+                load.outstanding[lane.number] += task.size
+                load.tasks.add(task.task_id)
+                self._in_flight[task.task_id] = _InFlight(task, worker, task.size)
+                lots.setdefault(worker, []).append(task)
         for worker, tasks in lots.items():
             yield Dispatch(worker, tuple(tasks))
+
+    def _emptiest(self, lane: _Lane) -> int | None:
+        """The worker that holds least of a lane, if it may hold more."""
+        worker = min(
+            self._workers, key=lambda each: self._workers[each].outstanding[lane.number], default=None
+        )
+        if worker is None or self._workers[worker].outstanding[lane.number] >= lane.target:
+            return None
+        return worker
 
     def _store(self, event: Stored) -> None:
         for task_id, count in event.samples:
@@ -226,7 +291,7 @@ class Scheduler:
             if flight is not None and flight.worker == event.worker:
                 credit = min(count, flight.remaining)
                 flight.remaining -= credit
-                self._workers[flight.worker].outstanding -= credit
+                self._workers[flight.worker].outstanding[flight.task.lane_id] -= credit
         for task_id in event.ended:
             self._forget(task_id, event.worker)
 
@@ -238,7 +303,10 @@ class Scheduler:
         self._losses.pop(task_id, None)
         load = self._workers[worker]
         load.tasks.discard(task_id)
-        load.outstanding -= flight.remaining
+        lane = self._lanes[flight.task.lane_id]
+        load.outstanding[lane.number] -= flight.remaining
+        if lane.settings.is_chained:
+            lane.is_exhausted = False
 
     def _lose(self, worker: int) -> list[Command]:
         load = self._workers.pop(worker, None)
@@ -256,23 +324,15 @@ class Scheduler:
                 commands.append(Requeue(task))
         return commands
 
-    def _make_ready(self, tasks: Sequence[SampleTask]) -> None:
+    def _make_ready(self, tasks: Sequence[Task]) -> None:
         if self._drain_reason is not None:
             return
-        self._ready.extend(tasks)
-        self._ready_samples += sum(task.size for task in tasks)
-
-    def _wants_claim(self) -> bool:
-        """Claim while less than one refill of every worker is ready."""
-        refill = self._target * max(1, len(self._workers))
-        return not self._is_claiming and not self._is_exhausted and self._ready_samples < refill
+        for task in tasks:
+            self._lanes[task.lane_id].add([task])
 
     def _is_idle(self) -> bool:
-        is_working = bool(self._in_flight or self._requeueing or self._is_claiming)
+        lanes = self._lanes.values()
+        is_working = bool(self._in_flight or self._requeueing or any(lane.is_claiming for lane in lanes))
         if self._drain_reason is not None:
             return not is_working
-        return not is_working and not self._ready and self._is_exhausted
-
-    @property
-    def _target(self) -> int:
-        return max(1, int(self._settings.worker_samples * self._settings.lookahead))
+        return not is_working and all(lane.is_exhausted and not lane.ready for lane in lanes)

@@ -21,7 +21,7 @@ from orchestrator.problems.files import Row, read_rows
 from orchestrator.problems.hub import fetch, sha256_of
 from orchestrator.problems.presets import PRESETS
 from orchestrator.problems.rows import USUAL_COLUMNS, Columns, ProblemRow, resolve_columns, to_problem
-from orchestrator.spec.sections import FieldMap, ProblemsSpec
+from orchestrator.spec.problems import FieldMap, ProblemsSpec
 from workers.identity import content_hash
 
 MAX_KEPT_FINDINGS = 1000

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
 from orchestrator.errors import DatasetError, mask_secrets
-from orchestrator.spec.sections import HubFile
+from orchestrator.spec.problems import HubFile
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 MAX_BYTES = 2 << 30

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from orchestrator.spec.sections import AnswerField, FieldMap, HubFile
+from orchestrator.spec.problems import AnswerField, FieldMap, HubFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator.errors import DatasetError, Finding, show_value
 from orchestrator.nearest import suggestion
 from orchestrator.problems.files import Row
-from orchestrator.spec.sections import AnswerField, FieldMap
+from orchestrator.spec.problems import AnswerField, FieldMap
 from workers.answers import Method, extract
 from workers.identity import content_hash
 from workers.types import Outcome

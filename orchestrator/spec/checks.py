@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.nearest import suggestion
+from orchestrator.spec.scorer_settings import scorer_fingerprint
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import generator_fingerprint
-
-RUNNABLE_SCORERS: frozenset[str] = frozenset()
-"""Kinds of scorers that this version runs; the others are declared in `spec` but refused here."""
+from orchestrator.spec.strategies import RolloutsStrategy
 
 Path = tuple[str | int, ...]
 
@@ -35,19 +34,48 @@ def disagreements(sweep: SweepSpec) -> tuple[Issue, ...]:
 
 def _policies(sweep: SweepSpec) -> Iterator[Issue]:
     for index, strategy in enumerate(sweep.strategies):
-        if strategy.policy not in sweep.models:
-            remedy = suggestion(strategy.policy, sweep.models, "name one of the models")
-            yield Issue(("strategies", index, "policy"), "is not the name of a model", remedy, ("models",))
+        field = "completer" if isinstance(strategy, RolloutsStrategy) else "policy"
+        if getattr(strategy, field) not in sweep.models:
+            remedy = suggestion(getattr(strategy, field), sweep.models, "name one of the models")
+            yield Issue(("strategies", index, field), "is not the name of a model", remedy, ("models",))
 
 
 def _greedy(sweep: SweepSpec) -> Iterator[Issue]:
     for index, strategy in enumerate(sweep.strategies):
-        model = sweep.models.get(strategy.policy)
-        if model is not None and model.sampling.temperature == 0 and strategy.samples > 1:
-            message = f"temperature 0 draws the same sample {strategy.samples} times"
+        is_labelling = isinstance(strategy, RolloutsStrategy)
+        name, count = (
+            (strategy.completer, strategy.rollouts)
+            if isinstance(strategy, RolloutsStrategy)
+            else (strategy.policy, strategy.samples)
+        )
+        model = sweep.models.get(name)
+        if model is not None and model.sampling.temperature == 0 and count > 1:
+            message = f"temperature 0 draws the same sample {count} times"
             remedy = "raise the temperature, or draw 1 sample"
-            place = ("models", strategy.policy, "sampling", "temperature")
-            yield Issue(place, message, remedy, ("strategies", index, "samples"))
+            place = ("models", name, "sampling", "temperature")
+            yield Issue(
+                place, message, remedy, ("strategies", index, "rollouts" if is_labelling else "samples")
+            )
+
+
+def _rollouts(sweep: SweepSpec) -> Iterator[Issue]:
+    sources = {each.name: each for each in sweep.sampled}
+    for index, strategy in enumerate(sweep.strategies):
+        if not isinstance(strategy, RolloutsStrategy):
+            continue
+        place: Path = ("strategies", index)
+        source = sources.get(strategy.source)
+        if source is None:
+            remedy = suggestion(strategy.source, sources, "name one of the parallel strategies")
+            yield Issue((*place, "source"), "is not the name of a strategy that draws solutions", remedy)
+        elif strategy.solutions > source.samples:
+            message = f"is more than the {source.samples} solutions that {source.name} draws"
+            related = ("strategies", sweep.strategies.index(source), "samples")
+            yield Issue((*place, "solutions"), message, f"lower it to {source.samples}", related)
+        completer = sweep.models.get(strategy.completer)
+        if completer is not None and completer.imported is not None:
+            message = "its samples were imported: it can complete nothing"
+            yield Issue((*place, "completer"), message, "name a model that is served")
 
 
 def _greedy_requests(sweep: SweepSpec) -> Iterator[Issue]:
@@ -60,13 +88,12 @@ def _greedy_requests(sweep: SweepSpec) -> Iterator[Issue]:
 
 
 def _budgets(sweep: SweepSpec) -> Iterator[Issue]:
-    sizes = [strategy.samples for strategy in sweep.strategies]
-    largest = max(sizes)
+    largest = max(sweep.sampled, key=lambda each: each.samples, default=None)
     for index, budget in enumerate(sweep.budgets):
-        if budget > largest:
-            message = f"is more than the {largest} samples that are drawn"
+        if largest is not None and budget > largest.samples:
+            message = f"is more than the {largest.samples} samples that are drawn"
             remedy = f"lower it, or raise samples to {budget}"
-            place = ("strategies", sizes.index(largest), "samples")
+            place = ("strategies", sweep.strategies.index(largest), "samples")
             yield Issue(("budgets", index), message, remedy, place)
     yield from _repeated(sweep.budgets, "budgets", ())
 
@@ -106,26 +133,40 @@ def _endpoints(sweep: SweepSpec) -> Iterator[Issue]:
                 yield Issue((*place, index), "is listed twice", "remove one", (*place, urls.index(url)))
 
 
-def _scorers(sweep: SweepSpec) -> Iterator[Issue]:
-    runnable = ", ".join(sorted(RUNNABLE_SCORERS)) or "none yet"
+def _same_scorers(sweep: SweepSpec) -> Iterator[Issue]:
+    seen: dict[str, str] = {}
     for name, scorer in sweep.scorers.items():
-        if scorer.kind not in RUNNABLE_SCORERS:
-            message = f"scorers of kind {scorer.kind} do not run in this version (available: {runnable})"
-            yield Issue(("scorers", name, "kind"), message, "remove the scorer")
+        first = seen.setdefault(scorer_fingerprint(scorer), name)
+        if first != name:
+            message = f"gives the same scores as {first}: model, format and options are equal"
+            remedy = f"keep one; a selector may name another aggregation of {first}"
+            yield Issue(("scorers", name), message, remedy, ("scorers", first))
 
 
 def _selectors(sweep: SweepSpec) -> Iterator[Issue]:
-    yield from _repeated(sweep.selectors, "selectors", ())
+    chosen = sweep.selectors or ()
+    yield from _repeated(chosen, "selectors", ())
+    for index, selector in enumerate(chosen):
+        name = getattr(selector, "scorer", None)
+        if name is None:
+            continue
+        if name not in sweep.scorers:
+            remedy = suggestion(name, sweep.scorers, "name one of the scorers")
+            yield Issue(("selectors", index, "scorer"), "is not the name of a scorer", remedy)
+        elif getattr(selector, "aggregation", None) is not None and sweep.scorers[name].kind != "prm":
+            message = f"{name} gives one score a solution: there is nothing to aggregate"
+            yield Issue(("selectors", index, "aggregation"), message, "remove it")
 
 
 _CHECKS: tuple[Callable[[SweepSpec], Iterator[Issue]], ...] = (
     _policies,
     _greedy,
+    _rollouts,
     _greedy_requests,
     _budgets,
     _names,
     _same_generators,
     _endpoints,
-    _scorers,
+    _same_scorers,
     _selectors,
 )

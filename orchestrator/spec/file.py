@@ -31,12 +31,17 @@ SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def load_sweep(path: FilePath) -> SweepSpec:
     """The sweep in `path`; `SpecError` names every wrong field with its line, and what to write instead."""
-    return _validate(read_yaml(_read(path), str(path)), str(path))
+    return validated(read_document(path), str(path))
+
+
+def read_document(path: FilePath) -> Document:
+    """The values of a YAML file with their places, not checked yet."""
+    return read_yaml(_read(path), str(path))
 
 
 def sweep_from(data: Mapping[str, Any]) -> SweepSpec:
     """The sweep that plain values describe, as a YAML file would; `SpecError` without lines."""
-    return _validate(Document(dict(data)), None)
+    return validated(Document(dict(data)), None)
 
 
 def sweep_schema() -> dict[str, Any]:
@@ -73,7 +78,8 @@ def _similar_file(path: FilePath) -> str:
     )
 
 
-def _validate(document: Document, file: str | None) -> SweepSpec:
+def validated(document: Document, file: str | None) -> SweepSpec:
+    """The sweep that a document describes; `SpecError` names every wrong field."""
     if not isinstance(document.data, dict):
         value = show_value(document.data)
         remedy = "start with name:, problems:, models: and strategies:"

@@ -14,7 +14,9 @@ from typing import Any
 import orjson
 
 from orchestrator.errors import mask_secrets
-from orchestrator.spec.sections import ModelSpec, SamplingSpec, SweepSpec
+from orchestrator.spec.models import ModelSpec, SamplingSpec
+from orchestrator.spec.scorers import ScorerSpec
+from orchestrator.spec.sections import SweepSpec
 from workers.identity import fingerprint
 from workers.types import EndpointSettings, GeneratorSettings, Sampling
 
@@ -32,6 +34,8 @@ def generator_meaning(model: ModelSpec, *, revision: str | None = None) -> dict[
     `revision` is what was found out about the weights (say, a checksum of the embedded ones); it counts where
     the sweep file names none.
     """
+    if model.imported is not None:
+        return {"imported": model.imported.checksum, "model": model.served_name}
     return {
         "model": model.served_name,
         "revision": model.revision if model.revision is not None else revision,
@@ -47,8 +51,8 @@ def generator_fingerprint(model: ModelSpec, *, revision: str | None = None) -> s
     return fingerprint(generator_meaning(model, revision=revision))
 
 
-def endpoint_settings(name: str, model: ModelSpec, urls: Sequence[str] = ()) -> EndpointSettings:
-    """Where `model` is served; `urls` are those of the embedded server once it runs."""
+def endpoint_settings(name: str, model: ModelSpec | ScorerSpec, urls: Sequence[str] = ()) -> EndpointSettings:
+    """Where a policy or scorer is served; `urls` are those of the embedded server once it runs."""
     limits = model.limits
     return EndpointSettings(
         name=name,

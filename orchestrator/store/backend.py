@@ -67,6 +67,9 @@ class Backend(Protocol):
     ) -> None:
         """Insert rows inside the transaction of `connection`."""
 
+    async def fetch(self, connection: AsyncConnection, sql: str) -> list[tuple[Any, ...]]:
+        """All rows of a statement of ours without parameters, as the driver gives them."""
+
     async def now(self, connection: AsyncConnection) -> float:
         """Clock that all users of the database share."""
 

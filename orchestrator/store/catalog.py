@@ -10,7 +10,14 @@ from typing import TypeVar
 
 from orchestrator.store import schema
 from orchestrator.store.backend import AnyRow, Transaction, bulk
-from orchestrator.store.records import GeneratorRecord, GoldToVerify, ProblemRecord, ScorerRecord, SweepRecord
+from orchestrator.store.records import (
+    GeneratorRecord,
+    GoldToVerify,
+    LaneRecord,
+    ProblemRecord,
+    ScorerRecord,
+    SweepRecord,
+)
 from orchestrator.store.text import storable
 
 T = TypeVar("T")
@@ -20,7 +27,12 @@ _SWEEP = "id, name, config_json, config_hash, seed, state, cancel_requested, cre
 _PROBLEMS = bulk(
     schema.problems, "(dataset, external_id, content_hash) DO NOTHING", without=("id", "gold_status")
 )
-_POOLS = bulk(schema.pools, "(problem_id, generator_id, seed) DO NOTHING", without=("id",))
+_POOLS = bulk(
+    schema.pools,
+    "(problem_id, generator_id, seed) WHERE prefix_id IS NULL DO NOTHING",
+    without=("id", "prefix_id"),
+)
+_SWEEP_LANES = bulk(schema.sweep_lanes, "(sweep_id, lane_id) DO NOTHING")
 _SWEEP_POOLS = bulk(
     schema.sweep_pools, "(sweep_id, pool_id, strategy) DO UPDATE SET samples = excluded.samples"
 )
@@ -96,9 +108,15 @@ async def usable_problems(tx: Transaction, ids: Sequence[int]) -> list[int]:
     return [number for number in ids if number in usable]
 
 
-async def forget_pools(tx: Transaction, sweep_id: int, kept: Collection[tuple[int, str]]) -> int:
-    """The sweep no longer wants pools other than the (pool, strategy) kept; their samples stay. How many."""
-    sql = "SELECT pool_id, strategy FROM sweep_pools WHERE sweep_id = :sweep_id"
+async def forget_pools(
+    tx: Transaction, sweep_id: int, kept: Collection[tuple[int, str]], *, keeps_prefixes: bool
+) -> int:
+    """The sweep no longer wants pools other than the (pool, strategy) kept; their samples stay. How many.
+
+    Pools of prefixes follow from what is stored, so they are wanted anew when they are forgotten for nothing.
+    """
+    sql = f"""SELECT sp.pool_id, sp.strategy FROM sweep_pools sp JOIN pools p ON p.id = sp.pool_id
+        WHERE sp.sweep_id = :sweep_id{" AND p.prefix_id IS NULL" if keeps_prefixes else ""}"""
     stale = [row for row in await tx.rows(sql, sweep_id=sweep_id) if (row.pool_id, row.strategy) not in kept]
     for row in stale:
         await tx.run(
@@ -135,13 +153,45 @@ async def register_scorer(tx: Transaction, scorer: ScorerRecord) -> int:
     """Id of the scorer with that fingerprint."""
     return int(
         await tx.scalar(
-            """INSERT INTO scorers (name, fingerprint, kind, config_json, label_type)
-            VALUES (:name, :fingerprint, :kind, :config_json, CAST(:label_type AS TEXT))
-            ON CONFLICT (fingerprint) DO UPDATE SET name = excluded.name RETURNING id""",
+            """INSERT INTO scorers (name, fingerprint, kind, config_json, label_type, parameters)
+            VALUES (:name, :fingerprint, :kind, :config_json, CAST(:label_type AS TEXT), CAST(:size AS BIGINT))
+            ON CONFLICT (fingerprint) DO UPDATE SET name = excluded.name, label_type = excluded.label_type,
+                parameters = COALESCE(excluded.parameters, scorers.parameters) RETURNING id""",
             name=scorer.name, fingerprint=scorer.fingerprint, kind=scorer.kind,
-            config_json=scorer.config_json, label_type=scorer.label_type,
+            config_json=scorer.config_json, label_type=scorer.label_type, size=scorer.parameters,
         )
     )  # fmt: skip
+
+
+async def register_lanes(
+    tx: Transaction, sweep_id: int, generator_ids: Sequence[int], scorer_ids: Sequence[int]
+) -> list[LaneRecord]:
+    """The lanes of a sweep, those that draw first; it has no others from now on."""
+    lanes = [
+        *[await _register_lane(tx, "sample", "generator_id", number) for number in generator_ids],
+        *[await _register_lane(tx, "score", "scorer_id", number) for number in scorer_ids],
+    ]
+    await tx.run("DELETE FROM sweep_lanes WHERE sweep_id = :sweep_id", sweep_id=sweep_id)
+    await tx.insert(_SWEEP_LANES, [(sweep_id, lane.id) for lane in lanes])
+    return lanes
+
+
+async def sweep_lanes(tx: Transaction, sweep_id: int) -> list[LaneRecord]:
+    """The lanes of a sweep, as registered."""
+    sql = """SELECT l.id, l.kind, l.generator_id, l.scorer_id
+        FROM sweep_lanes s JOIN lanes l ON l.id = s.lane_id WHERE s.sweep_id = :sweep_id ORDER BY l.kind, l.id"""
+    return [LaneRecord(*row) for row in await tx.rows(sql, sweep_id=sweep_id)]
+
+
+async def _register_lane(tx: Transaction, kind: str, column: str, number: int) -> LaneRecord:
+    (row,) = await tx.rows(
+        f"""INSERT INTO lanes (name, kind, {column}) VALUES (:name, :kind, :number)
+        ON CONFLICT (name) DO UPDATE SET kind = excluded.kind RETURNING id, kind, generator_id, scorer_id""",
+        name=f"{kind}:{number}",
+        kind=kind,
+        number=number,
+    )
+    return LaneRecord(*row)
 
 
 async def register_version(tx: Transaction, table: str, name: str, version: str) -> int:
@@ -184,7 +234,7 @@ async def register_pools(
     pools: dict[int, int] = {}
     for chunk in chunks(wanted):
         sql = """SELECT id, problem_id FROM pools
-            WHERE problem_id IN :ids AND generator_id = :generator_id AND seed = :seed"""
+            WHERE problem_id IN :ids AND generator_id = :generator_id AND seed = :seed AND prefix_id IS NULL"""
         rows = await tx.rows(sql, ids=chunk, generator_id=generator_id, seed=seed)
         pools.update({row.problem_id: row.id for row in rows})
     await tx.insert(_SWEEP_POOLS, [(sweep_id, pools[problem], strategy, samples) for problem in wanted])

@@ -43,5 +43,6 @@ def key(comment: str, kind: sa.types.TypeEngine[Any] = INT, **kw: Any) -> sa.Col
 def ref(name: str, target: str, comment: str, **kw: Any) -> sa.Column[Any]:
     """Foreign key to `target` (`table.column`)."""
     kind = kw.pop("kind", INT)
+    use_alter = kw.pop("use_alter", False)
     kw.setdefault("nullable", False)
-    return sa.Column(name, kind, sa.ForeignKey(target), comment=comment, **kw)
+    return sa.Column(name, kind, sa.ForeignKey(target, use_alter=use_alter), comment=comment, **kw)

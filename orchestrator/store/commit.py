@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from orchestrator.store import facts, rows, schema
 from orchestrator.store.backend import Transaction, bulk
+from orchestrator.store.owed import SCORE_ROWS
 from orchestrator.store.records import WriteReceipt
 from orchestrator.store.text import storable
 from workers.types import Event, FactBatch, TaskEnd
@@ -22,7 +23,7 @@ _REDRAWN = ", ".join(
 _ADDED = ", ".join(
     f"{column.name} = usage.{column.name} + excluded.{column.name}"
     for column in facts.usage.columns
-    if column.name not in ("task_id", "attempt")
+    if column.name not in ("task_id", "attempt", "role")
 )
 _REPLICAS = bulk(facts.replicas, "(id) DO NOTHING")
 _TRAJECTORIES = bulk(
@@ -33,12 +34,11 @@ _TEXTS = bulk(facts.trajectory_texts, "(trajectory_id) DO NOTHING")
 _ANSWERS = bulk(facts.answers, "(id) DO NOTHING")
 _EXTRACTIONS = bulk(facts.extractions, "(trajectory_id, extractor_id) DO NOTHING")
 _NODES = bulk(facts.nodes, "(search_id, node_index) DO NOTHING")
-_SCORES = bulk(
-    facts.scores,
-    "(trajectory_id, scorer_id) DO UPDATE SET values_json = excluded.values_json, status = excluded.status "
-    "WHERE scores.status <> 'ok' AND excluded.status = 'ok'",
-)
-_USAGE = bulk(facts.usage, f"(task_id, attempt) DO UPDATE SET {_ADDED}")
+_USAGE = bulk(facts.usage, f"(task_id, attempt, role) DO UPDATE SET {_ADDED}")
+_SCORING_DUE = """UPDATE tasks SET state = 0 WHERE state = 2 AND id IN (
+    SELECT k.id FROM tasks t JOIN lanes l ON l.id = t.lane_id AND l.kind = 'sample'
+    JOIN tasks k ON k.pool_id = t.pool_id AND k.sample_start = t.sample_start
+    JOIN lanes m ON m.id = k.lane_id AND m.kind = 'score' WHERE t.id IN :ids)"""
 _EVENTS = bulk(schema.events, "DO NOTHING", without=("id",))
 
 
@@ -52,7 +52,7 @@ async def write(
     if sequence is None or await _is_new(tx, run_id, sequence):
         await _write_samples(tx, batch, extractor_id)
         await tx.insert(_NODES, rows.node_rows(batch))
-        await tx.insert(_SCORES, rows.score_rows(batch))
+        await tx.insert(SCORE_ROWS, rows.score_rows(batch))
         await tx.insert(_USAGE, rows.usage_rows(batch))
     ended, stale = await _end_tasks(tx, batch.ends, run_id)
     return WriteReceipt(len(batch.trajectories), ended, stale)
@@ -94,9 +94,11 @@ async def _end_tasks(
 
 
 async def _mark_done(tx: Transaction, task_ids: list[int]) -> None:
+    """End tasks; if samples were drawn where scoring had ended already (errors, drawn again), it is due again."""
     if task_ids:
         sql = "UPDATE tasks SET state = 2, error_kind = NULL, error_text = NULL WHERE id IN :ids"
         await tx.run(sql, ids=task_ids)
+        await tx.run(_SCORING_DUE, ids=task_ids)
 
 
 async def _mark_failed(tx: Transaction, end: TaskEnd) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from orchestrator.store import facts
+from orchestrator.store import facts, findings
 from orchestrator.store.schema import schema_comments
-from orchestrator.store.views_more import VIEWS
+from orchestrator.store.views import VIEWS
 
-metadata = facts.trajectories.metadata  # tables of `facts` and of `schema`
+metadata = facts.trajectories.metadata  # tables of `schema`, of `facts` and of `findings`
+assert findings.results.metadata is metadata
 
 
 def drop_views(connection: sa.Connection) -> None:

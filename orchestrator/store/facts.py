@@ -51,6 +51,7 @@ trajectories = sa.Table(
     ref("parent_id", "trajectories.id", "Trajectory this one revises", kind=BIG, nullable=True),
     col("error", TEXT, "Last error, if the outcome is error or timed_out", nullable=True),
     col("created_at", REAL, "When it was stored"),
+    col("text_hash", BIG, "Hash of its text: equal texts are scored once; NULL: not known", nullable=True),
     sa.Index(
         "ix_trajectories_error",
         "id",
@@ -119,22 +120,37 @@ scores = sa.Table(
     ref("trajectory_id", "trajectories.id", "Trajectory", kind=BIG, primary_key=True),
     ref("scorer_id", "scorers.id", "Scorer", primary_key=True),
     col("values_json", TEXT, "JSON array: one value a step (prm), or one in all (orm, judge)"),
-    col("status", TEXT, "ok, or why there is no value"),
+    col("status", TEXT, "ok, truncated (first steps only), or why there is no value"),
+    col("detail", TEXT, "What was wrong, if it is not ok", nullable=True),
+    sa.Index(
+        "ix_scores_redone",
+        "scorer_id",
+        "trajectory_id",
+        sqlite_where=sa.text("status IN ('error', 'invalid')"),
+        postgresql_where=sa.text("status IN ('error', 'invalid')"),
+    ),
     comment="Scores of samples, one array each; v_step_scores shows one row a step",
     **KEYED,
 )
 
-rollout_labels = sa.Table(
-    "rollout_labels",
+prefixes = sa.Table(
+    "prefixes",
+    metadata,
+    key("Prefix: hash of problem and text", BIG, autoincrement=False),
+    ref("problem_id", "problems.id", "Problem"),
+    ref("trajectory_id", "trajectories.id", "A sample that begins with it", kind=BIG),
+    col("char_end", INT, "Its length in characters: where it ends in the text of that sample"),
+    comment="Beginnings of solutions that completions are drawn from, whole steps each; equal ones are one row",
+    **STRICT,
+)
+
+trajectory_prefixes = sa.Table(
+    "trajectory_prefixes",
     metadata,
     ref("trajectory_id", "trajectories.id", "Trajectory", kind=BIG, primary_key=True),
-    col("step_index", SMALL, "Step, from 0", primary_key=True),
-    ref("generator_id", "generators.id", "Generator that completed the prefix", primary_key=True),
-    col("rollouts", INT, "Completions drawn from the end of this step"),
-    col("correct", INT, "Completions that reached the reference answer"),
-    col("hard", REAL, "Hard estimate: 1 if any is correct"),
-    col("soft", REAL, "Soft estimate: correct / rollouts"),
-    comment="Monte Carlo value of the prefix that ends with a step",
+    col("step_index", SMALL, "The prefix ends with this step, from 0", primary_key=True),
+    ref("prefix_id", "prefixes.id", "Prefix", kind=BIG, index=True),
+    comment="Which prefixes a labelled sample consists of; the whole sample is none of them",
     **KEYED,
 )
 
@@ -192,14 +208,14 @@ usage = sa.Table(
     metadata,
     ref("task_id", "tasks.id", "Task", primary_key=True),
     col("attempt", INT, "Attempt", primary_key=True),
+    col("role", TEXT, "Which model consumed it: policy or scorer", primary_key=True),
     col("requests", BIG, "Requests sent"),
     col("prompt_tokens", BIG, "Prompt tokens"),
     col("cached_tokens", BIG, "Prompt tokens the server had in its cache"),
     col("completion_tokens", BIG, "Tokens generated"),
     col("retries", BIG, "Requests sent again"),
     col("wasted_requests", BIG, "Requests whose reply was lost or unusable"),
-    col("scorer_tokens", BIG, "Tokens read by scorers", server_default="0"),
     col("seconds", REAL, "Sum over requests of the time to reply"),
-    comment="What each attempt of each task consumed",
+    comment="What each attempt of each task consumed, by the role of the model",
     **KEYED,
 )

@@ -55,7 +55,7 @@ async def migrate(url: str, revision: str) -> None:
     location = locate(url)
     if location.path is not None:
         location.path.parent.mkdir(parents=True, exist_ok=True)
-    engine = engine_of(location)
+    engine = migration_engine(location)
     down = revision == "base" or revision.startswith("-")
     try:
         with translated():
@@ -85,6 +85,13 @@ async def demand_head(engine: AsyncEngine, location: Location) -> str:
 def engine_of(location: Location) -> AsyncEngine:
     """Engine that may write."""
     return writer_engine(location.path) if location.path is not None else postgres_engine(location.url)
+
+
+def migration_engine(location: Location) -> AsyncEngine:
+    """Engine that may change tables."""
+    if location.path is not None:
+        return writer_engine(location.path, enforces_keys=False)
+    return postgres_engine(location.url)
 
 
 def known_revisions() -> list[str]:

@@ -36,16 +36,14 @@ class PostgresBackend:
     async def insert(
         self, connection: AsyncConnection, statement: Bulk, rows: Sequence[tuple[Any, ...]]
     ) -> None:
-        """Insert rows as one array a column.
-
-        The driver is called directly; SQLAlchemy begins its transaction with its first own statement, so
-        one is sent if there was none yet.
-        """
-        raw = (await connection.get_raw_connection()).driver_connection
-        assert isinstance(raw, asyncpg.Connection)
-        if not raw.is_in_transaction():
-            await connection.exec_driver_sql("SELECT 1")
+        """Insert rows as one array a column."""
+        raw = await _in_transaction(connection)
         await raw.execute(statement.postgres, *map(list, zip(*rows, strict=True)))
+
+    async def fetch(self, connection: AsyncConnection, sql: str) -> list[tuple[Any, ...]]:
+        """All rows; records of the driver are tuples enough."""
+        raw = await _in_transaction(connection)
+        return await raw.fetch(sql)
 
     async def now(self, connection: AsyncConnection) -> float:
         """Hosts' clocks differ; the database has one."""
@@ -74,6 +72,15 @@ class PostgresBackend:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+
+async def _in_transaction(connection: AsyncConnection) -> asyncpg.Connection[Any]:
+    """The driver's connection, inside the transaction: SQLAlchemy begins it with its first own statement."""
+    raw = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(raw, asyncpg.Connection)
+    if not raw.is_in_transaction():
+        await connection.exec_driver_sql("SELECT 1")
+    return raw
 
 
 def postgres_engine(url: sa.URL) -> AsyncEngine:

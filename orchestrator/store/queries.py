@@ -1,39 +1,30 @@
-"""What the planner, the estimators and people read: aggregated in SQL, never one row a sample.
-
-Writes results only.
-"""
+"""What the planner, the estimators and people read: aggregated in SQL, never one row a sample. Writes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
 
-from orchestrator.store import schema
-from orchestrator.store.backend import AnyRow, Transaction, bulk
+from orchestrator.store.backend import AnyRow, Transaction
 from orchestrator.store.records import (
     AnswerCount,
     PoolContent,
     PoolCounts,
     PoolWanted,
     Progress,
-    ResultRecord,
+    Scoring,
     TaskSpan,
 )
 
-_RESULTS = bulk(
-    schema.results,
-    "(sweep_id, strategy, selector, budget, level, metric, estimator_version) DO UPDATE SET "
-    "value = excluded.value, std_error = excluded.std_error, problems = excluded.problems, "
-    "computed_at = excluded.computed_at",
-)
-
-COVERAGE = """SELECT sp.pool_id, p.problem_id, p.generator_id, MAX(sp.samples) AS samples_wanted
-    FROM sweep_pools sp JOIN pools p ON p.id = sp.pool_id WHERE sp.sweep_id = :sweep_id
-    GROUP BY sp.pool_id, p.problem_id, p.generator_id ORDER BY sp.pool_id"""
+COVERAGE = """SELECT sp.pool_id, p.problem_id, p.generator_id, sp.samples AS samples_wanted, sp.strategy
+    FROM sweep_pools sp JOIN pools p ON p.id = sp.pool_id
+    WHERE sp.sweep_id = :sweep_id AND p.prefix_id IS NULL ORDER BY sp.pool_id, sp.strategy"""
 
 TASK_SPANS = """SELECT t.pool_id, t.sample_start, t.sample_count, t.state
-    FROM (SELECT DISTINCT pool_id FROM sweep_pools WHERE sweep_id = :sweep_id) w
-    JOIN tasks t ON t.pool_id = w.pool_id AND t.kind = :kind ORDER BY t.pool_id, t.sample_start"""
+    FROM (SELECT DISTINCT sp.pool_id FROM sweep_pools sp JOIN pools p ON p.id = sp.pool_id
+        WHERE sp.sweep_id = :sweep_id AND p.prefix_id IS NULL) w
+    JOIN tasks t ON t.pool_id = w.pool_id AND t.lane_id IN (SELECT id FROM lanes WHERE kind = 'sample')
+    ORDER BY t.pool_id, t.sample_start"""
 
 ANSWER_COUNTS = """SELECT v.pool_id, v.problem_id, v.generator_id, q.level, q.answer AS gold, q.gold_status,
         v.outcome, v.answer_id, a.text, COALESCE(g.cluster_id, v.answer_id) AS cluster_id, g.verdict, v.samples,
@@ -48,13 +39,13 @@ PROGRESS = """SELECT sweep_id, sweep, state, samples_wanted, samples_stored, tas
 
 
 async def coverage(tx: Transaction, sweep_id: int) -> list[PoolWanted]:
-    """The pools of a sweep and how many samples it wants of each."""
+    """The pools of whole solutions of a sweep, and how many samples its strategies want of each."""
     return [PoolWanted(*row) for row in await tx.rows(COVERAGE, sweep_id=sweep_id)]
 
 
-async def task_spans(tx: Transaction, sweep_id: int, kind: str) -> list[TaskSpan]:
-    """Spans of all tasks in the pools of a sweep, by pool and start."""
-    return [TaskSpan(*row) for row in await tx.rows(TASK_SPANS, sweep_id=sweep_id, kind=kind)]
+async def task_spans(tx: Transaction, sweep_id: int) -> list[TaskSpan]:
+    """Spans of all tasks that draw in the pools of whole solutions of a sweep, by pool and start."""
+    return [TaskSpan(*row) for row in await tx.rows(TASK_SPANS, sweep_id=sweep_id)]
 
 
 async def answer_counts(tx: Transaction, sweep_id: int, grader_id: int) -> list[PoolCounts]:
@@ -83,12 +74,24 @@ async def pool_contents(tx: Transaction, fingerprint: str, seed: int) -> dict[st
         FROM generators g JOIN pools p ON p.generator_id = g.id JOIN problems q ON q.id = p.problem_id
         JOIN trajectories t ON t.id >= CAST(p.id AS BIGINT) * 1048576
             AND t.id < (CAST(p.id AS BIGINT) + 1) * 1048576
-        WHERE g.fingerprint = :fingerprint AND p.seed = :seed AND t.outcome <> 'error'
+        WHERE g.fingerprint = :fingerprint AND p.seed = :seed AND p.prefix_id IS NULL AND t.outcome <> 'error'
         GROUP BY q.content_hash""",
         fingerprint=fingerprint,
         seed=seed,
     )
     return {row[0]: PoolContent(int(row[1]), int(row[2]), float(row[3])) for row in rows}
+
+
+_OPEN = """SELECT COUNT(*) AS tasks FROM tasks t WHERE t.state = {state} AND t.lane_id IN :lanes AND EXISTS (
+    SELECT 1 FROM sweep_pools sp WHERE sp.sweep_id = :sweep_id AND sp.pool_id = t.pool_id
+        AND sp.samples > t.sample_start)"""
+OPEN_TASKS = f"SELECT SUM(tasks) FROM ({_OPEN.format(state=0)} UNION ALL {_OPEN.format(state=1)}) n"
+"""Pending and leased tasks are few among all, and each of the two states has an index of its own."""
+
+
+async def open_tasks(tx: Transaction, sweep_id: int, lane_ids: Sequence[int]) -> int:
+    """Tasks of a sweep in these lanes that are pending or leased."""
+    return int(await tx.scalar(OPEN_TASKS, sweep_id=sweep_id, lanes=list(lane_ids))) if lane_ids else 0
 
 
 async def samples_failed(tx: Transaction, sweep_id: int) -> int:
@@ -108,25 +111,36 @@ async def tokens_generated(tx: Transaction, sweep_id: int) -> int:
         await tx.scalar(
             """SELECT COALESCE(SUM(u.completion_tokens), 0)
             FROM (SELECT DISTINCT pool_id FROM sweep_pools WHERE sweep_id = :sweep_id) w
-            JOIN tasks t ON t.pool_id = w.pool_id JOIN usage u ON u.task_id = t.id""",
+            JOIN tasks t ON t.pool_id = w.pool_id JOIN usage u ON u.task_id = t.id AND u.role = 'policy'""",
             sweep_id=sweep_id,
         )
     )
 
 
-async def write_results(tx: Transaction, sweep_id: int, results: Sequence[ResultRecord]) -> None:
-    """Store estimates; those of the same estimator version are replaced."""
-    now = await tx.now()
-    distinct = {
-        (r.strategy, r.selector, r.budget, r.level, r.metric, r.estimator_version): r for r in results
-    }
-    await tx.insert(
-        _RESULTS,
-        [
-            (sweep_id, *key, result.value, result.std_error, result.problems, now)
-            for key, result in distinct.items()
-        ],
+async def scores_failed(tx: Transaction, sweep_id: int) -> int:
+    """Scores that a sweep wants and that are stored as errors or as breaches of the scorer's contract."""
+    return int(
+        await tx.scalar(
+            """SELECT COUNT(*) FROM scores s
+            JOIN lanes l ON l.scorer_id = s.scorer_id
+            JOIN sweep_lanes k ON k.lane_id = l.id AND k.sweep_id = :sweep_id
+            JOIN trajectories t ON t.id = s.trajectory_id
+            JOIN (SELECT pool_id, MAX(samples) AS samples FROM sweep_pools WHERE sweep_id = :sweep_id
+                GROUP BY pool_id) w ON w.pool_id = t.pool_id AND t.sample_index < w.samples
+            WHERE s.status IN ('error', 'invalid')""",
+            sweep_id=sweep_id,
+        )
     )
+
+
+async def scoring(tx: Transaction, sweep_id: int) -> list[Scoring]:
+    """What has become of the samples that each scorer of a sweep was to score."""
+    rows = await tx.rows(
+        """SELECT scorer_id, scorer, scored, truncated, too_long, unparsed, invalid, errors FROM v_scoring
+        WHERE sweep_id = :sweep_id ORDER BY scorer_id""",
+        sweep_id=sweep_id,
+    )
+    return [Scoring(*row) for row in rows]
 
 
 async def progress(tx: Transaction, sweep_id: int | None) -> list[Progress]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from workers.types import SampleTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,18 @@ class ScorerRecord:
     kind: str
     config_json: str
     label_type: str | None = None
+    parameters: int | None = None
+    """Number of parameters of the model, for FLOPs."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRecord:
+    """A lane: what serves tasks of one kind with one model."""
+
+    id: int
+    kind: str
+    generator_id: int | None
+    scorer_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +113,12 @@ class PoolWanted:
     problem_id: int
     generator_id: int
     samples_wanted: int
+    strategy: str
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSpan:
-    """The span of an existing task."""
+    """The span of an existing task that draws samples."""
 
     pool_id: int
     sample_start: int
@@ -118,33 +130,28 @@ class TaskSpan:
 class NewTask:
     """A task to add."""
 
-    kind: str
+    lane_id: int
     pool_id: int
     sample_start: int
     sample_count: int
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimedTask:
-    """A leased task. `spans` are its samples neither stored nor stored as an error, as (start, count)."""
+class RolloutDemand:
+    """A strategy wants the prefixes of stored solutions completed."""
 
-    task_id: int
-    attempt: int
-    kind: str
-    pool_id: int
-    problem_id: int
+    strategy: str
+    source: str
+    """Strategy that draws the solutions."""
+    solutions: int
+    """Of every problem, the first so many samples."""
     generator_id: int
-    statement: str
-    seed_base: int
-    """Seed of sample 0 of the pool (`workers.identity.seed_base`)."""
-    spans: tuple[tuple[int, int], ...]
-
-    def sample_task(self) -> SampleTask:
-        """The task as a worker takes it."""
-        return SampleTask(
-            self.task_id, self.attempt, self.pool_id, self.problem_id, self.statement, self.generator_id,
-            self.seed_base, self.spans,
-        )  # fmt: skip
+    """Who completes."""
+    lane_id: int
+    seed: int
+    """The sweep's."""
+    rollouts: int
+    """Completions of every prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,18 +238,74 @@ class PoolCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolSamples:
+    """The samples of a pool, one by one."""
+
+    pool_id: int
+    samples: Sequence[tuple[int, str, int | None]]
+    """(sample index, outcome, answer id), ascending; the answer is what the newest extractor found."""
+    scores: Mapping[int, Sequence[tuple[int, str]]]
+    """By scorer id: (sample index, JSON array of values), ascending; samples without a value are not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectorRecord:
+    """A selector to register."""
+
+    name: str
+    kind: str
+    scorer: str | None
+    aggregation: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ResultRecord:
-    """An estimate; `level` is empty for all problems."""
+    """An estimate over problems; `level` is empty for all of them."""
 
     strategy: str
-    selector: str
+    selector_id: int
     budget: int
     metric: str
     estimator_version: str
     value: float | None
     std_error: float | None
+    low: float | None
+    high: float | None
+    mc_error: float
     problems: int
     level: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EstimateRecord:
+    """An estimate for one problem; `signature` stands for all it was computed from."""
+
+    selector_id: int
+    budget: int
+    problem_id: int
+    value: float
+    mc_error: float
+    signature: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What has become of the samples that a scorer was to score: five counts that never mix."""
+
+    scorer_id: int
+    scorer: str
+    scored: int
+    truncated: int
+    """Scored in their first steps only."""
+    too_long: int
+    unparsed: int
+    invalid: int
+    errors: int
+
+    @property
+    def settled(self) -> int:
+        """Samples that are not to be scored again."""
+        return self.scored + self.truncated + self.too_long + self.unparsed
 
 
 @dataclass(frozen=True, slots=True)

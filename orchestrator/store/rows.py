@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from orchestrator.store.text import storable, storable_or_none
-from workers.identity import answer_id, content_hash, trajectory_id
-from workers.types import FactBatch, Outcome, Trajectory, Usage
+from workers.identity import answer_id, content_hash, text_hash, trajectory_id
+from workers.types import REDONE, FactBatch, Outcome, StepScores, Trajectory, merged_usage
 
 Row = tuple[Any, ...]
 
@@ -42,7 +41,7 @@ def trajectory_rows(trajectories: dict[int, Trajectory], now: float) -> list[Row
         (
             key, t.pool_id, t.sample_index, t.seed, t.task_id, t.outcome.value, t.finish_reason,
             t.completion_tokens, t.logprob_sum, t.latency_s, t.retries, replicas[t.replica], None,
-            storable_or_none(t.error), now,
+            storable_or_none(t.error), now, text_hash(t.text) if t.outcome is Outcome.COMPLETE else None,
         )
         for key, t in trajectories.items()
     ]  # fmt: skip
@@ -85,37 +84,24 @@ def node_rows(batch: FactBatch) -> list[Row]:
 
 
 def score_rows(batch: FactBatch) -> list[Row]:
-    """Rows of `scores`; of one score sent twice the first that is ok."""
-    distinct = {(s.trajectory_id, s.scorer_id): s for s in reversed(batch.scores)}
-    distinct |= {(s.trajectory_id, s.scorer_id): s for s in reversed(batch.scores) if s.status == "ok"}
+    """Rows of `scores`; of one score sent twice the first that is final."""
+    distinct: dict[tuple[int, int], StepScores] = {}
+    for item in batch.scores:
+        key = (item.trajectory_id, item.scorer_id)
+        if key not in distinct or distinct[key].status in REDONE:
+            distinct[key] = item
     return [
-        (s.trajectory_id, s.scorer_id, orjson.dumps(s.values).decode(), s.status) for s in distinct.values()
+        (*key, orjson.dumps(s.values).decode(), s.status.value, storable_or_none(s.detail))
+        for key, s in distinct.items()
     ]
 
 
 def usage_rows(batch: FactBatch) -> list[Row]:
-    """Rows of `usage`, added up for each attempt."""
-    total: dict[tuple[int, int], Usage] = {}
-    for item in batch.usage:
-        key = (item.task_id, item.attempt)
-        total[key] = _added(total[key], item) if key in total else item
+    """Rows of `usage`, added up for each attempt and role."""
     return [
         (
-            u.task_id, u.attempt, u.requests, u.prompt_tokens, u.cached_tokens, u.completion_tokens,
-            u.retries, u.wasted_requests, 0, u.seconds,
+            u.task_id, u.attempt, u.role.value, u.requests, u.prompt_tokens, u.cached_tokens, u.completion_tokens,
+            u.retries, u.wasted_requests, u.seconds,
         )
-        for u in total.values()
+        for u in merged_usage(batch.usage)
     ]  # fmt: skip
-
-
-def _added(a: Usage, b: Usage) -> Usage:
-    return replace(
-        a,
-        requests=a.requests + b.requests,
-        prompt_tokens=a.prompt_tokens + b.prompt_tokens,
-        cached_tokens=a.cached_tokens + b.cached_tokens,
-        completion_tokens=a.completion_tokens + b.completion_tokens,
-        retries=a.retries + b.retries,
-        wasted_requests=a.wasted_requests + b.wasted_requests,
-        seconds=a.seconds + b.seconds,
-    )

@@ -1,8 +1,8 @@
 """Tables that name things and plan work: sweeps, problems, models, pools, tasks. Small, one row a thing.
 
-`facts` holds the large tables that the workers' results fill. Comments are for people with SQL and reach
-the database (COMMENT ON in PostgreSQL, the table `schema_comments` in both). Times are seconds since
-1970-01-01 UTC. This module must not know how rows get there.
+`facts` holds the large tables that the workers' results fill, `findings` what is computed from them. Comments
+are for people with SQL and reach the database (COMMENT ON in PostgreSQL, the table `schema_comments` in both).
+Times are seconds since 1970-01-01 UTC. This module must not know how rows get there.
 """
 
 from __future__ import annotations
@@ -176,13 +176,9 @@ scorers = sa.Table(
     col("name", TEXT, "Name in the sweep file"),
     col("fingerprint", TEXT, "Hash of all that changes the meaning of a score", unique=True),
     col("kind", TEXT, "prm (a value a step), orm (a value a solution) or judge"),
-    col(
-        "label_type",
-        TEXT,
-        "What the value estimates: probability, reward, Monte Carlo value, ...",
-        nullable=True,
-    ),
-    col("config_json", TEXT, "Model, wire format and aggregation, as JSON"),
+    col("label_type", TEXT, "What its labels were: hard or soft; NULL: not known", nullable=True),
+    col("parameters", BIG, "Number of parameters; 2 x this = FLOPs of a token it reads", nullable=True),
+    col("config_json", TEXT, "Model, wire format, prompt and what else changes a score, as JSON"),
     comment="Process reward models, outcome reward models and judges",
     **STRICT,
 )
@@ -194,9 +190,57 @@ pools = sa.Table(
     ref("problem_id", "problems.id", "Problem"),
     ref("generator_id", "generators.id", "Generator", index=True),
     col("seed", BIG, "Sweep seed its samples derive from"),
-    sa.UniqueConstraint("problem_id", "generator_id", "seed"),
-    comment="The samples of one problem by one generator; shared by all sweeps with the same seed",
+    # Prefixes point at trajectories, which point at pools: this side of the circle is left out where tables are sorted.
+    ref(
+        "prefix_id",
+        "prefixes.id",
+        "Beginning that its samples complete; NULL: none",
+        kind=BIG,
+        nullable=True,
+        use_alter=True,
+    ),
+    sa.Index(
+        "uq_pools_whole",
+        "problem_id",
+        "generator_id",
+        "seed",
+        unique=True,
+        sqlite_where=sa.text("prefix_id IS NULL"),
+        postgresql_where=sa.text("prefix_id IS NULL"),
+    ),
+    sa.Index(
+        "uq_pools_prefix",
+        "prefix_id",
+        "generator_id",
+        "seed",
+        unique=True,
+        sqlite_where=sa.text("prefix_id IS NOT NULL"),
+        postgresql_where=sa.text("prefix_id IS NOT NULL"),
+    ),
+    comment="The samples of one problem (or of one beginning of a solution) by one generator; shared by all sweeps "
+    "with the same seed",
     **STRICT,
+)
+
+lanes = sa.Table(
+    "lanes",
+    metadata,
+    key("Lane"),
+    col("name", TEXT, "Kind and number of the model: sample:3, score:2", unique=True),
+    col("kind", TEXT, "What its tasks are: sample or score"),
+    ref("generator_id", "generators.id", "Generator that draws; NULL: none", nullable=True),
+    ref("scorer_id", "scorers.id", "Scorer that scores; NULL: none", nullable=True),
+    comment="What serves a task: lanes are claimed and filled apart, so that a slow model does not hold up another",
+    **STRICT,
+)
+
+sweep_lanes = sa.Table(
+    "sweep_lanes",
+    metadata,
+    ref("sweep_id", "sweeps.id", "Sweep", primary_key=True),
+    ref("lane_id", "lanes.id", "Lane", primary_key=True),
+    comment="Which models a sweep draws from and is scored by",
+    **KEYED,
 )
 
 sweep_pools = sa.Table(
@@ -215,7 +259,9 @@ tasks = sa.Table(
     "tasks",
     metadata,
     key("Task"),
-    col("kind", TEXT, "What is to be done: sample, ..."),
+    ref(
+        "lane_id", "lanes.id", "What serves it: says whether samples are drawn or scored, and by which model"
+    ),
     ref("pool_id", "pools.id", "Pool"),
     col("sample_start", INT, "First sample"),
     col("sample_count", INT, "Number of samples"),
@@ -225,9 +271,13 @@ tasks = sa.Table(
     col("not_before", REAL, "Not to be claimed before this time", nullable=True),
     col("error_kind", TEXT, "Why it failed, as one word", nullable=True),
     col("error_text", TEXT, "Why it failed", nullable=True),
-    sa.Index("ix_tasks_span", "pool_id", "kind", "sample_start", "sample_count", "state", unique=False),
+    sa.Index("ix_tasks_span", "pool_id", "lane_id", "sample_start", "sample_count", "state", unique=False),
     sa.Index(
-        "ix_tasks_pending", "id", sqlite_where=sa.text("state = 0"), postgresql_where=sa.text("state = 0")
+        "ix_tasks_pending",
+        "lane_id",
+        "id",
+        sqlite_where=sa.text("state = 0"),
+        postgresql_where=sa.text("state = 0"),
     ),
     sa.Index(
         "ix_tasks_running", "run_id", sqlite_where=sa.text("state = 1"), postgresql_where=sa.text("state = 1")
@@ -235,8 +285,8 @@ tasks = sa.Table(
     sa.Index(
         "ix_tasks_failed", "id", sqlite_where=sa.text("state = 3"), postgresql_where=sa.text("state = 3")
     ),
-    sa.UniqueConstraint("kind", "pool_id", "sample_start"),
-    comment="Units of dispatch: a span of samples of a pool",
+    sa.UniqueConstraint("lane_id", "pool_id", "sample_start"),
+    comment="Units of dispatch: a span of samples of a pool, to be drawn or to be scored",
     **STRICT,
 )
 
@@ -252,22 +302,4 @@ events = sa.Table(
     col("detail", TEXT, "Details"),
     comment="What an operator may want to read afterwards: a replica ejected, a limit cut, a pause",
     **STRICT,
-)
-
-results = sa.Table(
-    "results",
-    metadata,
-    ref("sweep_id", "sweeps.id", "Sweep", primary_key=True),
-    col("strategy", TEXT, "Strategy", primary_key=True),
-    col("selector", TEXT, "Selector: majority, best-of-n, pass@k, ...", primary_key=True),
-    col("budget", INT, "Generations a problem", primary_key=True),
-    col("level", TEXT, "Difficulty level; empty: all problems", primary_key=True),
-    col("metric", TEXT, "Metric", primary_key=True),
-    col("estimator_version", TEXT, "Version of the estimator", primary_key=True),
-    col("value", REAL, "Estimate", nullable=True),
-    col("std_error", REAL, "Standard error of the estimate", nullable=True),
-    col("problems", INT, "Problems it rests on"),
-    col("computed_at", REAL, "When it was computed"),
-    comment="Estimates computed from what is stored; may be deleted and computed again at any time",
-    **KEYED,
 )

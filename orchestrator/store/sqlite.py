@@ -31,7 +31,6 @@ READERS = 4
 CACHE_KB = 8_000
 """Of each connection; the system's own cache serves the rest, and memory stays flat as the file grows."""
 _PRAGMAS = (
-    "foreign_keys=ON",
     f"busy_timeout={BUSY_TIMEOUT_MS}",
     f"cache_size=-{CACHE_KB}",
     "temp_store=MEMORY",
@@ -61,6 +60,11 @@ class SqliteBackend:
         """Insert rows with the driver's executemany."""
         await connection.exec_driver_sql(statement.sqlite, list(rows))
 
+    async def fetch(self, connection: AsyncConnection, sql: str) -> list[tuple[Any, ...]]:
+        """All rows, read in the driver's thread."""
+        raw = (await connection.get_raw_connection()).driver_connection
+        return list(await raw.execute_fetchall(sql))  # type: ignore[union-attr]
+
     async def now(self, connection: AsyncConnection) -> float:
         """One host, one clock."""
         return time.time()
@@ -81,15 +85,18 @@ class SqliteBackend:
             await self.writer.dispose()
 
 
-def writer_engine(path: Path) -> AsyncEngine:
+def writer_engine(path: Path, *, enforces_keys: bool = True) -> AsyncEngine:
     """Engine with the one connection that writes; creates the file if it is missing.
+
+    A migration enforces no foreign keys while it rebuilds tables that others refer to; it checks them at its end.
 
     Raises (on connecting):
         StoreRefused: WAL is not granted (network file systems).
     """
     if sqlite3.sqlite_version_info < OLDEST:
         raise StoreRefused(f"SQLite {sqlite3.sqlite_version} is too old; wanted: 3.38 or newer")
-    return _engine(path, "rwc", 1, "BEGIN IMMEDIATE", _WRITER_PRAGMAS)
+    keys = f"foreign_keys={'ON' if enforces_keys else 'OFF'}"
+    return _engine(path, "rwc", 1, "BEGIN IMMEDIATE", (*_WRITER_PRAGMAS, keys))
 
 
 def is_blank(path: Path) -> bool:

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
-from orchestrator.store import catalog, commit, grading, migrate, queries, work
+from orchestrator.store import catalog, commit, estimates, grading, migrate, prefixes, queries, samples, work
 from orchestrator.store.backend import Backend, Transaction, reading, writing
 from orchestrator.store.errors import StoreRefused
 from orchestrator.store.location import Location, locate
@@ -20,27 +20,32 @@ from orchestrator.store.postgres import PostgresBackend
 from orchestrator.store.records import (
     Agreement,
     AnswerRecord,
-    ClaimedTask,
+    EstimateRecord,
     GeneratorRecord,
     GoldToVerify,
     GradeRecord,
+    LaneRecord,
     NewTask,
     OpenRun,
     PoolContent,
     PoolCounts,
+    PoolSamples,
     PoolWanted,
     ProblemRecord,
     Progress,
     QueryResult,
     ResultRecord,
+    RolloutDemand,
     ScorerRecord,
+    Scoring,
+    SelectorRecord,
     SweepRecord,
     TaskSpan,
     UngradedAnswer,
     WriteReceipt,
 )
 from orchestrator.store.sqlite import SqliteBackend, is_blank
-from workers.types import Event, FactBatch
+from workers.types import Event, FactBatch, Task
 
 
 class Store:
@@ -135,6 +140,18 @@ class Store:
         async with self._write() as tx:
             return await catalog.register_scorer(tx, scorer)
 
+    async def register_lanes(
+        self, sweep_id: int, generator_ids: Sequence[int], scorer_ids: Sequence[int]
+    ) -> list[LaneRecord]:
+        """The lanes of a sweep, those that draw first; it has no others from now on."""
+        async with self._write() as tx:
+            return await catalog.register_lanes(tx, sweep_id, generator_ids, scorer_ids)
+
+    async def sweep_lanes(self, sweep_id: int) -> list[LaneRecord]:
+        """The lanes of a sweep, as registered."""
+        async with self._read() as tx:
+            return await catalog.sweep_lanes(tx, sweep_id)
+
     async def register_extractor(self, name: str, version: str) -> int:
         """Id of an extractor."""
         async with self._write() as tx:
@@ -165,27 +182,44 @@ class Store:
                 tx, sweep_id, generator_id, seed, strategy, problem_ids, samples
             )
 
-    async def forget_pools(self, sweep_id: int, kept: Collection[tuple[int, str]]) -> int:
+    async def forget_pools(
+        self, sweep_id: int, kept: Collection[tuple[int, str]], *, keeps_prefixes: bool
+    ) -> int:
         """The sweep no longer wants pools other than the (pool, strategy) kept; their samples stay. How many."""
         async with self._write() as tx:
-            return await catalog.forget_pools(tx, sweep_id, kept)
+            return await catalog.forget_pools(tx, sweep_id, kept, keeps_prefixes=keeps_prefixes)
 
     # Planning ---------------------------------------------------------------------------------------------
 
     async def coverage(self, sweep_id: int) -> list[PoolWanted]:
-        """The pools of a sweep and how many samples it wants of each."""
+        """The pools of whole solutions of a sweep, and how many samples its strategies want of each."""
         async with self._read() as tx:
             return await queries.coverage(tx, sweep_id)
 
-    async def task_spans(self, sweep_id: int, kind: str = "sample") -> list[TaskSpan]:
-        """Spans of all tasks in the pools of a sweep, by pool and start."""
+    async def task_spans(self, sweep_id: int) -> list[TaskSpan]:
+        """Spans of all tasks that draw in the pools of whole solutions of a sweep, by pool and start."""
         async with self._read() as tx:
-            return await queries.task_spans(tx, sweep_id, kind)
+            return await queries.task_spans(tx, sweep_id)
 
     async def add_tasks(self, tasks: Sequence[NewTask]) -> None:
-        """Add tasks; a span that starts where another of its kind does is dropped."""
+        """Add tasks; a span that starts where another of its lane does is dropped."""
         async with self._write() as tx:
             await work.add_tasks(tx, tasks)
+
+    async def add_score_tasks(self, sweep_id: int) -> int:
+        """Have every scorer of a sweep score what its tasks have drawn; how many tasks that adds."""
+        async with self._write() as tx:
+            return await work.add_score_tasks(tx, sweep_id)
+
+    async def unlabelled(self, sweep_id: int, demand: RolloutDemand) -> list[int]:
+        """Solutions whose prefixes are not completed yet; the first samples of all problems come first."""
+        async with self._read() as tx:
+            return await prefixes.unlabelled(tx, sweep_id, demand)
+
+    async def add_rollouts(self, sweep_id: int, demand: RolloutDemand, trajectory_ids: Sequence[int]) -> int:
+        """Have the prefixes of these solutions completed; how many samples that asks for."""
+        async with self._write() as tx:
+            return await prefixes.add_rollouts(tx, sweep_id, demand, trajectory_ids)
 
     async def reopen_failed(self, sweep_id: int) -> int:
         """Failed tasks of the sweep, and done ones that hold errors, are pending again; how many."""
@@ -220,19 +254,22 @@ class Store:
             await tx.run("UPDATE sweeps SET cancel_requested = '1' WHERE id = :id", id=sweep_id)
 
     async def claim(
-        self, sweep_id: int, run_id: int, limit: int, now: float | None = None
-    ) -> list[ClaimedTask]:
-        """Lease up to `limit` tasks, by id; those that owe nothing are marked done. `now`: the database's."""
+        self, sweep_id: int, lane_id: int, run_id: int, limit: int, now: float | None = None
+    ) -> list[Task]:
+        """Lease up to `limit` tasks of a lane, by id, each with what it owes; those that owe nothing are marked done.
+
+        `now`: the database's clock, unless given.
+        """
         async with self._write() as tx:
-            return await work.claim(tx, sweep_id, run_id, limit, now)
+            return await work.claim(tx, sweep_id, lane_id, run_id, limit, now)
 
     async def release(self, run_id: int) -> int:
         """Give back all tasks the run holds; how many."""
         async with self._write() as tx:
             return await work.release(tx, run_id)
 
-    async def requeue(self, task_id: int, attempt: int, run_id: int) -> ClaimedTask | None:
-        """Lease a running task anew; None: the lease was stale; no spans: it owes nothing, it is done."""
+    async def requeue(self, task_id: int, attempt: int, run_id: int) -> Task | None:
+        """Lease a running task anew; None: the lease was stale; of size 0: it owes nothing, it is done."""
         async with self._write() as tx:
             return await work.requeue(tx, task_id, attempt, run_id)
 
@@ -301,10 +338,30 @@ class Store:
         async with self._read() as tx:
             return await queries.answer_counts(tx, sweep_id, grader_id)
 
-    async def write_results(self, sweep_id: int, results: Sequence[ResultRecord]) -> None:
-        """Store estimates; those of the same estimator version are replaced."""
+    async def pool_samples(self, pool_ids: Sequence[int], scorer_ids: Sequence[int]) -> list[PoolSamples]:
+        """The samples of pools one by one, with their answers and scores: what needs more than counts."""
+        async with self._read() as tx:
+            return await samples.pool_samples(tx, pool_ids, scorer_ids)
+
+    async def register_selectors(self, selectors: Sequence[SelectorRecord]) -> list[int]:
+        """Ids of selectors, in order; unknown ones are added."""
         async with self._write() as tx:
-            await queries.write_results(tx, sweep_id, results)
+            return await estimates.register_selectors(tx, selectors)
+
+    async def read_estimates(self, sweep_id: int, strategy: str) -> list[EstimateRecord]:
+        """All estimates of single problems of a strategy of a sweep."""
+        async with self._read() as tx:
+            return await estimates.read_estimates(tx, sweep_id, strategy)
+
+    async def write_estimates(self, sweep_id: int, strategy: str, found: Sequence[EstimateRecord]) -> None:
+        """Store estimates of single problems; those of the same selector and budget are replaced."""
+        async with self._write() as tx:
+            await estimates.write_estimates(tx, sweep_id, strategy, found)
+
+    async def write_results(self, sweep_id: int, results: Sequence[ResultRecord]) -> None:
+        """Store estimates over problems; those of the same estimator version are replaced."""
+        async with self._write() as tx:
+            await estimates.write_results(tx, sweep_id, results)
 
     # People -----------------------------------------------------------------------------------------------
 
@@ -318,10 +375,25 @@ class Store:
         async with self._read() as tx:
             return await queries.pool_contents(tx, fingerprint, seed)
 
+    async def open_tasks(self, sweep_id: int, lane_ids: Sequence[int]) -> int:
+        """Tasks of a sweep in these lanes that are pending or leased."""
+        async with self._read() as tx:
+            return await queries.open_tasks(tx, sweep_id, lane_ids)
+
     async def samples_failed(self, sweep_id: int) -> int:
         """Samples of a sweep that are stored as errors."""
         async with self._read() as tx:
             return await queries.samples_failed(tx, sweep_id)
+
+    async def scores_failed(self, sweep_id: int) -> int:
+        """Scores of a sweep that are stored as errors or as breaches of the scorer's contract."""
+        async with self._read() as tx:
+            return await queries.scores_failed(tx, sweep_id)
+
+    async def scoring(self, sweep_id: int) -> list[Scoring]:
+        """What has become of the samples that each scorer of a sweep was to score."""
+        async with self._read() as tx:
+            return await queries.scoring(tx, sweep_id)
 
     async def tokens_generated(self, sweep_id: int) -> int:
         """Tokens generated so far for a sweep, by all its runs."""

@@ -1,56 +1,79 @@
-"""Runs and tasks: leases, fences, and what a task still owes. Functions take the transaction they run in.
+"""Runs and tasks: leases and fences. Functions take the transaction they run in.
 
 A lease belongs to a run: while its heartbeat is younger than `LEASE_S` its tasks are its own. `attempt`
 is the fence: it grows with every lease, and a word about an older one changes nothing. Must not know
-facts other than their keys.
+facts other than their keys; what a task owes is in `owed`.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from orchestrator.store import schema
-from orchestrator.store.backend import AnyRow, Backend, Transaction, bulk
-from orchestrator.store.records import ClaimedTask, NewTask, OpenRun
+from orchestrator.store.backend import Backend, Transaction, bulk
+from orchestrator.store.owed import owed
+from orchestrator.store.records import LaneRecord, NewTask, OpenRun
 from orchestrator.store.schema import LEASE_S
-from orchestrator.store.spans import missing
-from workers.identity import SAMPLES_PER_POOL_BITS, seed_base
+from workers.identity import SAMPLES_PER_POOL_BITS
+from workers.types import Task
 
 _TASKS = bulk(
     schema.tasks,
-    "(kind, pool_id, sample_start) DO NOTHING",
+    "(lane_id, pool_id, sample_start) DO NOTHING",
     without=("id", "state", "attempt", "run_id", "not_before", "error_kind", "error_text"),
 )
-_IN_SWEEP = """EXISTS (SELECT 1 FROM sweep_pools sp WHERE sp.sweep_id = :sweep_id AND sp.pool_id = t.pool_id
+_IN_POOLS = """EXISTS (SELECT 1 FROM sweep_pools sp WHERE sp.sweep_id = :sweep_id AND sp.pool_id = t.pool_id
         AND sp.samples > t.sample_start)"""
+_IN_SWEEP = f"""EXISTS (SELECT 1 FROM sweep_lanes sl WHERE sl.sweep_id = :sweep_id AND sl.lane_id = t.lane_id)
+        AND {_IN_POOLS}"""
 
 EXPIRE = """UPDATE tasks SET state = 0 WHERE state = 1 AND run_id IN (
         SELECT id FROM runs WHERE id <> :run_id AND (heartbeat_at < :silent_since OR ended_at IS NOT NULL))"""
 
 CLAIM = """WITH chosen AS MATERIALIZED (
         SELECT t.id FROM tasks t {pending_index}
-        WHERE t.state = 0 AND (t.not_before IS NULL OR t.not_before <= :now) AND {in_sweep}
+        WHERE t.lane_id = :lane_id AND t.state = 0 AND (t.not_before IS NULL OR t.not_before <= :now)
+            AND {in_pools}{in_turn}
         ORDER BY t.id LIMIT :limit {skip_locked})
     UPDATE tasks SET state = 1, attempt = attempt + 1, run_id = :run_id, not_before = NULL
     WHERE id IN (SELECT id FROM chosen) RETURNING id"""
 
-OWED = """SELECT t.id, t.attempt, t.kind, t.pool_id, t.sample_start, t.sample_count, p.seed, p.problem_id,
-        p.generator_id, q.statement, q.content_hash, g.fingerprint
-    FROM tasks t JOIN pools p ON p.id = t.pool_id JOIN problems q ON q.id = p.problem_id
-    JOIN generators g ON g.id = p.generator_id
-    WHERE t.id IN :ids ORDER BY t.id"""
+_IN_TURN = """ AND NOT EXISTS (SELECT 1 FROM tasks e WHERE e.pool_id = t.pool_id AND e.lane_id = t.lane_id
+            AND e.state < 2 AND e.sample_start < t.sample_start)"""
+"""Of the score tasks of a pool one runs at a time: what it finds out holds for equal texts of the next."""
 
-PRESENT = f"""SELECT t.id, j.sample_index FROM tasks t
-    JOIN trajectories j ON j.id >= CAST(t.pool_id AS BIGINT) * {1 << SAMPLES_PER_POOL_BITS} + t.sample_start
-        AND j.id < CAST(t.pool_id AS BIGINT) * {1 << SAMPLES_PER_POOL_BITS} + t.sample_start + t.sample_count
-    WHERE t.id IN :ids AND j.outcome <> 'error' ORDER BY t.id, j.sample_index"""
+_SCORED_AGAIN = f"""SELECT k.id FROM scores s JOIN lanes l ON l.scorer_id = s.scorer_id
+    JOIN tasks k ON k.lane_id = l.id AND k.pool_id = s.trajectory_id / {1 << SAMPLES_PER_POOL_BITS}
+        AND s.trajectory_id % {1 << SAMPLES_PER_POOL_BITS} >= k.sample_start
+        AND s.trajectory_id % {1 << SAMPLES_PER_POOL_BITS} < k.sample_start + k.sample_count
+    WHERE s.status IN ('error', 'invalid')"""
 
 
 async def add_tasks(tx: Transaction, tasks: Sequence[NewTask]) -> None:
-    """Add tasks; a span that starts where another of its kind does is dropped."""
-    distinct = {(t.kind, t.pool_id, t.sample_start): t.sample_count for t in tasks}
+    """Add tasks; a span that starts where another of its lane does is dropped."""
+    distinct = {(t.lane_id, t.pool_id, t.sample_start): t.sample_count for t in tasks}
     await tx.insert(_TASKS, [(*key, count) for key, count in distinct.items()])
+
+
+SCORE_TASKS = f"""SELECT m.id, t.pool_id, t.sample_start, t.sample_count
+    FROM tasks t
+    JOIN lanes l ON l.id = t.lane_id AND l.kind = 'sample'
+    JOIN pools p ON p.id = t.pool_id AND p.prefix_id IS NULL
+    JOIN sweep_lanes n ON n.sweep_id = :sweep_id
+    JOIN lanes m ON m.id = n.lane_id AND m.kind = 'score'
+    WHERE t.state = 2 AND {_IN_POOLS} AND NOT EXISTS (SELECT 1 FROM tasks k
+        WHERE k.lane_id = m.id AND k.pool_id = t.pool_id AND k.sample_start = t.sample_start)
+    ORDER BY t.sample_start, t.pool_id"""
+"""What has been drawn and no scorer has a task for."""
+
+
+async def add_score_tasks(tx: Transaction, sweep_id: int) -> int:
+    """Have every scorer of a sweep score what its tasks have drawn; how many tasks that adds."""
+    return await tx.run(
+        f"""INSERT INTO tasks (lane_id, pool_id, sample_start, sample_count) {SCORE_TASKS}
+        ON CONFLICT (lane_id, pool_id, sample_start) DO NOTHING""",
+        sweep_id=sweep_id,
+    )
 
 
 async def start_run(tx: Transaction, sweep_id: int, host: str, pid: int, details: str) -> int:
@@ -93,48 +116,42 @@ async def end_run(tx: Transaction, run_id: int, outcome: str) -> None:
     await tx.run(sql, outcome=outcome, run_id=run_id)
 
 
-def claim_sql(backend: Backend) -> str:
-    """The statement that leases tasks."""
+def claim_sql(backend: Backend, kind: str) -> str:
+    """The statement that leases tasks of a lane."""
     return CLAIM.format(
-        in_sweep=_IN_SWEEP, pending_index=backend.pending_index, skip_locked=backend.skip_locked
+        in_pools=_IN_POOLS,
+        in_turn=_IN_TURN if kind == "score" else "",
+        pending_index=backend.pending_index,
+        skip_locked=backend.skip_locked,
     )
 
 
+async def lane(tx: Transaction, lane_id: int) -> LaneRecord:
+    """A lane."""
+    sql = "SELECT id, kind, generator_id, scorer_id FROM lanes WHERE id = :lane_id"
+    (row,) = await tx.rows(sql, lane_id=lane_id)
+    return LaneRecord(*row)
+
+
 async def claim(
-    tx: Transaction, sweep_id: int, run_id: int, limit: int, now: float | None
-) -> list[ClaimedTask]:
+    tx: Transaction, sweep_id: int, lane_id: int, run_id: int, limit: int, now: float | None
+) -> list[Task]:
     """Lease up to `limit` tasks in order; one that owes nothing is marked done at once and not returned."""
     at = await tx.now() if now is None else now
     await tx.run(EXPIRE, run_id=run_id, silent_since=at - LEASE_S)
-    sql = claim_sql(tx.backend)
-    claimed: list[ClaimedTask] = []
+    kind = (await lane(tx, lane_id)).kind
+    sql = claim_sql(tx.backend, kind)
+    claimed: list[Task] = []
     while len(claimed) < limit:
         wanted = limit - len(claimed)
-        leased = await tx.rows(sql, sweep_id=sweep_id, run_id=run_id, limit=wanted, now=at)
-        found = await owed(tx, [row.id for row in leased])
-        await _finish(tx, [task.task_id for task in found if not task.spans])
-        claimed += [task for task in found if task.spans]
-        if len(leased) < wanted:
+        leased = await tx.rows(sql, sweep_id=sweep_id, lane_id=lane_id, run_id=run_id, limit=wanted, now=at)
+        found = await owed(tx, kind, [row.id for row in leased], run_id)
+        settled = [task.task_id for task in found if not task.size]
+        await _finish(tx, settled)
+        claimed += [task for task in found if task.size]
+        if len(leased) < wanted and not settled:
             break
     return claimed
-
-
-async def owed(tx: Transaction, task_ids: Sequence[int]) -> list[ClaimedTask]:
-    """The tasks with what they still owe, by id."""
-    if not task_ids:
-        return []
-    present: defaultdict[int, list[int]] = defaultdict(list)
-    for task_id, index in await tx.rows(PRESENT, ids=list(task_ids)):
-        present[task_id].append(index)
-    return [_claimed(row, present[row.id]) for row in await tx.rows(OWED, ids=list(task_ids))]
-
-
-def _claimed(row: AnyRow, present: list[int]) -> ClaimedTask:
-    return ClaimedTask(
-        row.id, row.attempt, row.kind, row.pool_id, row.problem_id, row.generator_id, row.statement,
-        seed_base(row.seed, row.content_hash, row.fingerprint),
-        missing(row.sample_start, row.sample_count, present),
-    )  # fmt: skip
 
 
 async def _finish(tx: Transaction, task_ids: Sequence[int]) -> None:
@@ -150,17 +167,18 @@ async def release(tx: Transaction, run_id: int) -> int:
     return await tx.run("UPDATE tasks SET state = 0 WHERE state = 1 AND run_id = :run_id", run_id=run_id)
 
 
-async def requeue(tx: Transaction, task_id: int, attempt: int, run_id: int) -> ClaimedTask | None:
-    """Lease a running task anew; None if the lease was not current. Owing nothing, it is done: no spans."""
-    changed = await tx.run(
+async def requeue(tx: Transaction, task_id: int, attempt: int, run_id: int) -> Task | None:
+    """Lease a running task anew; None if the lease was not current. Owing nothing, it is done: its size is 0."""
+    rows = await tx.rows(
         """UPDATE tasks SET attempt = attempt + 1
-        WHERE id = :task_id AND attempt = :attempt AND run_id = :run_id AND state = 1""",
+        WHERE id = :task_id AND attempt = :attempt AND run_id = :run_id AND state = 1 RETURNING lane_id""",
         task_id=task_id, attempt=attempt, run_id=run_id,
     )  # fmt: skip
-    if not changed:
+    if not rows:
         return None
-    (task,) = await owed(tx, [task_id])
-    if not task.spans:
+    kind = (await lane(tx, rows[0].lane_id)).kind
+    (task,) = await owed(tx, kind, [task_id], run_id)
+    if not task.size:
         await _finish(tx, [task_id])
     return task
 
@@ -184,6 +202,7 @@ async def reopen_failed(tx: Transaction, sweep_id: int) -> int:
     return await tx.run(
         f"""UPDATE tasks SET state = 0, not_before = NULL, error_kind = NULL, error_text = NULL
         WHERE id IN (SELECT t.id FROM tasks t WHERE {_IN_SWEEP} AND (t.state = 3
-            OR (t.state = 2 AND t.id IN (SELECT task_id FROM trajectories WHERE outcome = 'error'))))""",
+            OR (t.state = 2 AND (t.id IN (SELECT task_id FROM trajectories WHERE outcome = 'error')
+                OR t.id IN ({_SCORED_AGAIN})))))""",
         sweep_id=sweep_id,
     )

@@ -21,13 +21,14 @@ from orchestrator.store import (
     QueryRefused,
     ResultRecord,
     ScorerRecord,
+    SelectorRecord,
     Store,
     StoreError,
     StoreRefused,
 )
 from tests.store_world import World, build, indices, problems, sample, whole
 from workers.identity import seed_base, trajectory_id
-from workers.types import Event, FactBatch, Node, Outcome, TaskEnd, Trajectory, Usage
+from workers.types import Event, FactBatch, Node, Outcome, SampleTask, Task, TaskEnd, Trajectory, Usage
 
 
 async def rows(store: Store, sql: str) -> list[tuple[Any, ...]]:
@@ -36,6 +37,11 @@ async def rows(store: Store, sql: str) -> list[tuple[Any, ...]]:
 
 async def value(store: Store, sql: str) -> Any:
     return (await rows(store, sql))[0][0]
+
+
+def spans(task: Task | None) -> tuple[tuple[int, int], ...]:
+    assert isinstance(task, SampleTask)
+    return task.spans
 
 
 async def write(store: Store, world: World, batch: FactBatch, sequence: int | None = None) -> Any:
@@ -78,9 +84,9 @@ async def test_only_problems_with_a_readable_gold_are_usable(store: Store) -> No
 async def test_pools_a_sweep_no_longer_wants_are_forgotten_but_their_samples_stay(store: Store) -> None:
     world = await build(store)
     kept, dropped = world.pool_ids
-    (first, *_) = await store.claim(world.sweep_id, world.run_id, 4)
+    (first, *_) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 4)
     await write(store, world, whole(first))
-    assert await store.forget_pools(world.sweep_id, {(kept, "best_of_n")}) == 1
+    assert await store.forget_pools(world.sweep_id, {(kept, "best_of_n")}, keeps_prefixes=True) == 1
     assert {each.pool_id for each in await store.coverage(world.sweep_id)} == {kept}
     assert await value(store, f"SELECT COUNT(*) FROM tasks WHERE pool_id = {dropped}") == 2
     assert await value(store, "SELECT COUNT(*) FROM trajectories") == 4
@@ -88,7 +94,7 @@ async def test_pools_a_sweep_no_longer_wants_are_forgotten_but_their_samples_sta
 
 async def test_runs_that_never_ended_are_open_with_the_tasks_they_hold(store: Store) -> None:
     world = await build(store)
-    await store.claim(world.sweep_id, world.run_id, 3)
+    await store.claim(world.sweep_id, world.lane_id, world.run_id, 3)
     ended = await store.start_run(world.sweep_id, "host", 2)
     await store.end_run(ended, "complete")
     (run,) = await store.open_runs(world.sweep_id)
@@ -98,7 +104,7 @@ async def test_runs_that_never_ended_are_open_with_the_tasks_they_hold(store: St
 
 async def test_a_forecast_sees_what_the_pools_of_a_generator_hold_without_errors(store: Store) -> None:
     world = await build(store)
-    (first, *_) = await store.claim(world.sweep_id, world.run_id, 4)
+    (first, *_) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 4)
     failed = sample(first, 3, outcome=Outcome.ERROR)
     batch = FactBatch(
         trajectories=(*(sample(first, index) for index in range(3)), failed),
@@ -118,7 +124,7 @@ async def test_only_problems_with_new_answers_are_to_be_clustered_and_graders_ar
 ) -> None:
     world = await build(store)
     strict = await store.register_grader("strict", "1")
-    (first, *_) = await store.claim(world.sweep_id, world.run_id, 4)
+    (first, *_) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 4)
     await write(
         store, world, FactBatch(trajectories=(sample(first, 0, answer="4"), sample(first, 1, answer="8/2")))
     )
@@ -166,13 +172,14 @@ async def test_the_same_fingerprint_is_the_same_model(store: Store) -> None:
 # Planning and leases --------------------------------------------------------------------------------------
 
 
-async def test_coverage_is_the_most_any_strategy_wants(store: Store) -> None:
+async def test_coverage_says_what_each_strategy_wants(store: Store) -> None:
     world = await build(store, count=2, samples=8)
     await store.register_pools(world.sweep_id, world.generator_id, 7, "majority", world.problem_ids[:1], 32)
     wanted = await store.coverage(world.sweep_id)
-    assert [(w.pool_id, w.problem_id, w.samples_wanted) for w in wanted] == [
-        (world.pool_ids[0], world.problem_ids[0], 32),
-        (world.pool_ids[1], world.problem_ids[1], 8),
+    assert [(w.pool_id, w.problem_id, w.strategy, w.samples_wanted) for w in wanted] == [
+        (world.pool_ids[0], world.problem_ids[0], "best_of_n", 8),
+        (world.pool_ids[0], world.problem_ids[0], "majority", 32),
+        (world.pool_ids[1], world.problem_ids[1], "best_of_n", 8),
     ]
     spans = await store.task_spans(world.sweep_id)
     assert [(s.pool_id, s.sample_start, s.sample_count, s.state) for s in spans] == [
@@ -182,63 +189,64 @@ async def test_coverage_is_the_most_any_strategy_wants(store: Store) -> None:
 
 async def test_claims_go_by_id_and_say_all_a_worker_needs(store: Store) -> None:
     world = await build(store)
-    first = await store.claim(world.sweep_id, world.run_id, 3)
-    assert [(t.pool_id, t.spans, t.attempt) for t in first] == [
+    first = await store.claim(world.sweep_id, world.lane_id, world.run_id, 3)
+    assert [(t.pool_id, spans(t), t.attempt) for t in first] == [
         (world.pool_ids[0], ((0, 4),), 1),
         (world.pool_ids[0], ((4, 4),), 1),
         (world.pool_ids[1], ((0, 4),), 1),
     ]
     assert first[0].statement == "0 + 0?"
+    assert isinstance(first[0], SampleTask)
     assert first[0].seed_base == seed_base(7, problems(1)[0].content_hash, "fp-g")
-    assert first[0].sample_task().spans == ((0, 4),)
-    assert len(await store.claim(world.sweep_id, world.run_id, 3)) == 1
-    assert await store.claim(world.sweep_id, world.run_id, 3) == []
+    assert first[0].prefix == ""
+    assert len(await store.claim(world.sweep_id, world.lane_id, world.run_id, 3)) == 1
+    assert await store.claim(world.sweep_id, world.lane_id, world.run_id, 3) == []
 
 
 async def test_a_claim_sees_only_its_sweep(store: Store) -> None:
-    await build(store, count=2)
+    world = await build(store, count=2)
     other = await store.register_sweep("other", "{}", "h", 8)
-    assert await store.claim(other.id, await store.start_run(other.id, "h", 1), 10) == []
+    assert await store.claim(other.id, world.lane_id, await store.start_run(other.id, "h", 1), 10) == []
 
 
 async def test_concurrent_claims_share_no_task(store: Store) -> None:
     world = await build(store, count=10, samples=16, task_size=2)
     runs = [await store.start_run(world.sweep_id, "h", i) for i in range(4)]
-    claims = await asyncio.gather(*(store.claim(world.sweep_id, run, 7) for run in runs * 4))
+    claims = await asyncio.gather(*(store.claim(world.sweep_id, world.lane_id, run, 7) for run in runs * 4))
     ids = [task.task_id for claim in claims for task in claim]
     assert len(ids) == len(set(ids)) == 80
 
 
 async def test_what_is_stored_is_not_owed_again(store: Store) -> None:
     world = await build(store, samples=8, task_size=8)
-    (task, _) = await store.claim(world.sweep_id, world.run_id, 2)
+    (task, _) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 2)
     stored = FactBatch(tuple(sample(task, i) for i in (0, 3, 4)))
     await write(store, world, stored)
     failed = FactBatch((sample(task, 6, outcome=Outcome.ERROR),))
     await write(store, world, failed)
     assert await store.release(world.run_id) == 2
-    (again, _) = await store.claim(world.sweep_id, world.run_id, 2)
-    assert (again.task_id, again.attempt, again.spans) == (task.task_id, 2, ((1, 2), (5, 3)))
+    (again, _) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 2)
+    assert (again.task_id, again.attempt, spans(again)) == (task.task_id, 2, ((1, 2), (5, 3)))
 
 
 async def test_a_task_that_owes_nothing_is_done_at_once(store: Store) -> None:
     world = await build(store)
-    tasks = await store.claim(world.sweep_id, world.run_id, 4)
+    tasks = await store.claim(world.sweep_id, world.lane_id, world.run_id, 4)
     for task in tasks[:3]:
         await write(store, world, replace(whole(task), ends=()))
     await store.release(world.run_id)
-    left = await store.claim(world.sweep_id, world.run_id, 1)
+    left = await store.claim(world.sweep_id, world.lane_id, world.run_id, 1)
     assert [t.task_id for t in left] == [tasks[3].task_id]
     assert [s.state for s in await store.task_spans(world.sweep_id)] == [2, 2, 2, 1]
 
 
 async def test_leases_end_with_the_heartbeat_of_their_run(store: Store) -> None:
     world = await build(store)
-    held = await store.claim(world.sweep_id, world.run_id, 4)
+    held = await store.claim(world.sweep_id, world.lane_id, world.run_id, 4)
     other = await store.start_run(world.sweep_id, "h", 2)
-    assert await store.claim(world.sweep_id, other, 4) == []
+    assert await store.claim(world.sweep_id, world.lane_id, other, 4) == []
     late = time.time() + LEASE_S + 1
-    taken = await store.claim(world.sweep_id, other, 4, now=late)
+    taken = await store.claim(world.sweep_id, world.lane_id, other, 4, now=late)
     assert [(t.task_id, t.attempt) for t in taken] == [(t.task_id, 2) for t in held]
     receipt = await write(store, world, whole(held[0]))
     assert receipt.stale == ((held[0].task_id, 1),)
@@ -248,12 +256,12 @@ async def test_leases_end_with_the_heartbeat_of_their_run(store: Store) -> None:
 
 async def test_tasks_of_a_run_that_ended_are_free(store: Store) -> None:
     world = await build(store)
-    await store.claim(world.sweep_id, world.run_id, 4)
+    await store.claim(world.sweep_id, world.lane_id, world.run_id, 4)
     await store.end_run(world.run_id, "interrupted")
     assert (await store.sweeps())[0].state == "interrupted"
     other = await store.start_run(world.sweep_id, "h", 2)
     assert (await store.sweeps())[0].state == "running"
-    assert len(await store.claim(world.sweep_id, other, 4)) == 4
+    assert len(await store.claim(world.sweep_id, world.lane_id, other, 4)) == 4
 
 
 async def test_a_heartbeat_hears_of_a_cancel_request(store: Store) -> None:
@@ -265,42 +273,42 @@ async def test_a_heartbeat_hears_of_a_cancel_request(store: Store) -> None:
 
 async def test_requeue_fences_off_the_lost_worker(store: Store) -> None:
     world = await build(store)
-    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    (task,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 1)
     await write(store, world, FactBatch((sample(task, 1),)))
     again = await store.requeue(task.task_id, task.attempt, world.run_id)
     assert again is not None
-    assert (again.attempt, again.spans) == (2, ((0, 1), (2, 2)))
+    assert (again.attempt, spans(again)) == (2, ((0, 1), (2, 2)))
     assert (await write(store, world, whole(task))).stale == ((task.task_id, 1),)
     assert await store.requeue(task.task_id, 1, world.run_id) is None
     done = await store.requeue(task.task_id, 2, world.run_id)
     assert done is not None
-    assert done.spans == ()
+    assert done.size == 0
     assert [s.state for s in await store.task_spans(world.sweep_id)] == [2, 0, 0, 0]
 
 
 async def test_a_failed_task_waits_for_its_time_or_for_the_next_run(store: Store) -> None:
     world = await build(store, count=1)
-    a, b = await store.claim(world.sweep_id, world.run_id, 2)
+    a, b = await store.claim(world.sweep_id, world.lane_id, world.run_id, 2)
     later = time.time() + 1000
     assert await store.fail_task(a.task_id, a.attempt, "unreachable", "no", not_before=later)
     assert await store.fail_task(b.task_id, b.attempt, "misconfigured", "404")
     assert not await store.fail_task(b.task_id, b.attempt, "misconfigured", "404")
-    assert await store.claim(world.sweep_id, world.run_id, 2) == []
-    (again,) = await store.claim(world.sweep_id, world.run_id, 2, now=later + 1)
+    assert await store.claim(world.sweep_id, world.lane_id, world.run_id, 2) == []
+    (again,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 2, now=later + 1)
     assert again.task_id == a.task_id
     assert await store.reopen_failed(world.sweep_id) == 1
-    (other,) = await store.claim(world.sweep_id, world.run_id, 2)
+    (other,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 2)
     assert (other.task_id, other.attempt) == (b.task_id, 2)
 
 
 async def test_a_sweep_grows(store: Store) -> None:
     world = await build(store, count=1, samples=4)
-    for task in await store.claim(world.sweep_id, world.run_id, 9):
+    for task in await store.claim(world.sweep_id, world.lane_id, world.run_id, 9):
         await write(store, world, whole(task))
     await store.register_pools(world.sweep_id, world.generator_id, 7, "best_of_n", world.problem_ids, 12)
-    await store.add_tasks([NewTask("sample", world.pool_ids[0], start, 4) for start in (0, 4, 8)])
-    owed = await store.claim(world.sweep_id, world.run_id, 9)
-    assert [task.spans for task in owed] == [((4, 4),), ((8, 4),)]
+    await store.add_tasks([NewTask(world.lane_id, world.pool_ids[0], start, 4) for start in (0, 4, 8)])
+    owed = await store.claim(world.sweep_id, world.lane_id, world.run_id, 9)
+    assert [spans(task) for task in owed] == [((4, 4),), ((8, 4),)]
     (progress,) = await store.progress(world.sweep_id)
     assert (progress.samples_wanted, progress.samples_stored) == (12, 4)
     assert (progress.tasks_done, progress.tasks_running) == (1, 2)
@@ -312,7 +320,7 @@ async def test_a_sweep_grows(store: Store) -> None:
 async def test_a_batch_is_stored_whole(store: Store) -> None:
     world = await build(store, count=1)
     scorer = await store.register_scorer(ScorerRecord("prm", "fp", "prm", "{}"))
-    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    (task,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 1)
     receipt = await write(store, world, whole(task, scorer_id=scorer))
     assert (receipt.stored, receipt.ended, receipt.stale) == (4, ((task.task_id, 1),), ())
     key = trajectory_id(task.pool_id, 2)
@@ -330,7 +338,7 @@ async def test_a_batch_is_stored_whole(store: Store) -> None:
 
 async def test_writing_twice_changes_nothing(store: Store) -> None:
     world = await build(store, count=1)
-    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    (task,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 1)
     batch = whole(task)
     first = await write(store, world, batch, sequence=1)
     before = await dump(store)
@@ -351,7 +359,7 @@ async def dump(store: Store) -> list[list[tuple[Any, ...]]]:
 
 async def test_usage_adds_up(store: Store) -> None:
     world = await build(store, count=1)
-    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    (task,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 1)
     spent = Usage(task.task_id, 1, requests=2, prompt_tokens=30, seconds=1.5)
     await write(store, world, FactBatch(usage=(spent, spent)), sequence=1)
     await write(store, world, FactBatch(usage=(spent,)), sequence=2)
@@ -360,7 +368,7 @@ async def test_usage_adds_up(store: Store) -> None:
 
 async def test_an_error_is_replaced_by_a_sample_and_never_the_other_way(store: Store) -> None:
     world = await build(store, count=1, samples=4)
-    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    (task,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 1)
     failed = FactBatch(tuple(sample(task, i, outcome=Outcome.ERROR) for i in indices(task)))
     await write(store, world, replace(failed, ends=(TaskEnd(task.task_id, 1),)))
     assert await rows(store, "SELECT outcome, error FROM trajectories") == [("error", "refused")] * 4
@@ -368,8 +376,8 @@ async def test_an_error_is_replaced_by_a_sample_and_never_the_other_way(store: S
     assert await value(store, "SELECT COUNT(*) FROM extractions") == 0
 
     assert await store.reopen_failed(world.sweep_id) == 1
-    (again,) = await store.claim(world.sweep_id, world.run_id, 1)
-    assert again.spans == ((0, 4),)
+    (again,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 1)
+    assert spans(again) == ((0, 4),)
     await write(store, world, whole(again))
     await write(store, world, failed)
     assert await rows(store, "SELECT outcome, error FROM trajectories") == [("complete", None)] * 4
@@ -380,7 +388,7 @@ async def test_an_error_is_replaced_by_a_sample_and_never_the_other_way(store: S
 
 async def test_within_a_batch_too_a_sample_beats_an_error(store: Store) -> None:
     world = await build(store, count=1)
-    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    (task,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 1)
     error, good = sample(task, 0, outcome=Outcome.ERROR), sample(task, 0)
     await write(store, world, FactBatch((error, good, error)))
     assert await rows(store, "SELECT outcome FROM trajectories") == [("complete",)]
@@ -388,7 +396,7 @@ async def test_within_a_batch_too_a_sample_beats_an_error(store: Store) -> None:
 
 async def test_a_task_that_gives_up_is_failed(store: Store) -> None:
     world = await build(store, count=1)
-    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    (task,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 1)
     end = TaskEnd(task.task_id, 1, "misconfigured", "404: no such model")
     assert (await write(store, world, FactBatch(ends=(end,)))).ended == ((task.task_id, 1),)
     state = await rows(store, f"SELECT state, error_kind, error_text FROM tasks WHERE id = {task.task_id}")
@@ -397,7 +405,7 @@ async def test_a_task_that_gives_up_is_failed(store: Store) -> None:
 
 async def test_a_bad_fact_takes_its_whole_batch_with_it(store: Store) -> None:
     world = await build(store, count=1)
-    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    (task,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 1)
     orphan = replace(sample(task, 1), pool_id=10**6)
     with pytest.raises(StoreError) as caught:
         await write(store, world, FactBatch((sample(task, 0), orphan), ends=(TaskEnd(task.task_id, 1),)))
@@ -419,7 +427,7 @@ async def test_a_bad_fact_takes_its_whole_batch_with_it(store: Store) -> None:
 )
 async def test_hostile_text_comes_back_as_it_went(store: Store, text: str) -> None:
     world = await build(store, count=1)
-    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    (task,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 1)
     await write(store, world, FactBatch((sample(task, 0, text=text, answer=text),)))
     held = "".join("\ufffd" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in text)
     assert await value(store, "SELECT text FROM trajectory_texts") == held
@@ -466,7 +474,7 @@ async def test_events_are_kept(store: Store) -> None:
 async def graded_world(store: Store) -> World:
     """One problem of each kind of sample: right twice, wrong, no answer, truncated, error, ungraded."""
     world = await build(store, count=1, samples=8, task_size=8)
-    (task,) = await store.claim(world.sweep_id, world.run_id, 1)
+    (task,) = await store.claim(world.sweep_id, world.lane_id, world.run_id, 1)
     drawn = (
         sample(task, 0, answer="0"),
         sample(task, 1, answer="0.0"),
@@ -565,10 +573,11 @@ async def test_graders_are_compared_over_what_both_decided(store: Store) -> None
 
 async def test_results_of_a_version_are_replaced_and_the_newest_version_shown(store: Store) -> None:
     world = await build(store)
-    result = ResultRecord("best_of_n", "majority", 8, "accuracy", "1", 0.5, 0.1, 2)
+    (selector,) = await store.register_selectors([SelectorRecord("majority", "majority", None, None)])
+    result = ResultRecord("best_of_n", selector, 8, "accuracy", "1", 0.5, 0.1, 0.3, 0.7, 0.0, 2)
     await store.write_results(world.sweep_id, [result])
     await store.write_results(world.sweep_id, [replace(result, value=0.6)])
-    assert await rows(store, "SELECT value FROM v_results") == [(0.6,)]
+    assert await rows(store, "SELECT selector, value FROM v_results") == [("majority", 0.6)]
     await store.write_results(world.sweep_id, [replace(result, value=0.7, estimator_version="2")])
     assert await rows(store, "SELECT value, estimator_version FROM v_results") == [(0.7, "2")]
     assert await value(store, "SELECT COUNT(*) FROM results") == 2

@@ -99,7 +99,7 @@ async def ray_pool(given: WorkerSettings, count: int = 1) -> AsyncIterator[RayPo
 
 
 def task(number: int, samples: int = 16) -> SampleTask:
-    return SampleTask(number, 1, number, number, f"What is {number}?", 1, 1000 * number, ((0, samples),))
+    return SampleTask(number, 1, 1, number, number, f"What is {number}?", 1, 1000 * number, ((0, samples),))
 
 
 async def facts(pool: WorkerPool, worker: int, lot: Sequence[SampleTask]) -> list[FactBatch]:
@@ -118,7 +118,7 @@ def wanted(lot: Sequence[SampleTask]) -> Counter[tuple[int, int]]:
 
 
 async def test_a_lot_streams_every_fact_once_and_ends_every_task(kind: str, server: FaultServer) -> None:
-    lot = [task(1), task(2, 10), SampleTask(3, 7, 3, 3, "What is 3?", 1, 3000, ((2, 3), (9, 1)))]
+    lot = [task(1), task(2, 10), SampleTask(3, 7, 1, 3, 3, "What is 3?", 1, 3000, ((2, 3), (9, 1)))]
     async with opened(kind, settings(server), 1) as pool:
         batches = await facts(pool, 0, lot)
     assert drawn(batches) == wanted(lot)

@@ -10,20 +10,22 @@ import pytest
 from orchestrator.store import Store
 from orchestrator.store.backend import Transaction
 from orchestrator.store.grading import UNGRADED
-from orchestrator.store.queries import ANSWER_COUNTS, COVERAGE, TASK_SPANS
-from orchestrator.store.work import EXPIRE, OWED, PRESENT, claim_sql
+from orchestrator.store.owed import PRESENT, SAMPLES, SCORED, UNSCORED, WANTING
+from orchestrator.store.prefixes import UNLABELLED
+from orchestrator.store.queries import ANSWER_COUNTS, COVERAGE, OPEN_TASKS, TASK_SPANS
+from orchestrator.store.work import EXPIRE, SCORE_TASKS, claim_sql
 from tests.store_world import World, build
 
-SAMPLES = 64
+COUNT = 64
 
 
 async def fill(store: Store, world: World) -> None:
     """Make the large tables large, in SQL."""
     on_sqlite = store.shown_url.startswith("sqlite")
     numbers = (
-        f"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {SAMPLES - 1})"
+        f"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {COUNT - 1})"
         if on_sqlite
-        else f"WITH n(i) AS (SELECT generate_series(0, {SAMPLES - 1}))"
+        else f"WITH n(i) AS (SELECT generate_series(0, {COUNT - 1}))"
     )
     async with store._write() as tx:
         await tx.run(
@@ -37,12 +39,24 @@ async def fill(store: Store, world: World) -> None:
             f"""INSERT INTO extractions (trajectory_id, extractor_id)
             SELECT id, {world.extractor_id} FROM trajectories WHERE 1 = 1"""
         )
+        await tx.run(
+            """INSERT INTO scorers (id, name, fingerprint, kind, config_json)
+            VALUES (1, 'prm', 'f', 'prm', '{}'), (2, 'orm', 'g', 'orm', '{}')"""
+        )
+        for scorer in (1, 2):
+            await tx.run(
+                f"""INSERT INTO scores (trajectory_id, scorer_id, values_json, status)
+                SELECT id, {scorer}, '[0.5]', 'ok' FROM trajectories WHERE id % 4 > 0"""
+            )
+        await tx.run("INSERT INTO prefixes SELECT id, 1, id, 3 FROM trajectories WHERE sample_index < 8")
+        await tx.run("INSERT INTO trajectory_prefixes SELECT id, 0, id FROM prefixes WHERE 1 = 1")
+        await tx.run("UPDATE tasks SET state = 2 WHERE id % 10 > 0")
         await tx.run("ANALYZE")
 
 
 @pytest.fixture
 async def world(store: Store) -> World:
-    built = await build(store, count=300, samples=SAMPLES, task_size=2)
+    built = await build(store, count=300, samples=COUNT, task_size=2)
     await fill(store, built)
     return built
 
@@ -68,10 +82,19 @@ def scans(found: str) -> set[str]:
 
 async def test_claiming_walks_the_pending_tasks_in_order(store: Store, world: World) -> None:
     async with store._write() as tx:
-        sql = claim_sql(tx.backend)
-        found = await plan(tx, sql, sweep_id=world.sweep_id, run_id=world.run_id, limit=16, now=0.0)
-    assert "ix_tasks_pending" in found
-    assert scans(found) == set()
+        for kind in ("sample", "score"):
+            sql = claim_sql(tx.backend, kind)
+            found = await plan(
+                tx,
+                sql,
+                sweep_id=world.sweep_id,
+                lane_id=world.lane_id,
+                run_id=world.run_id,
+                limit=16,
+                now=0.0,
+            )
+            assert "ix_tasks_pending" in found
+            assert scans(found) == set()
 
 
 async def test_expiring_touches_only_running_tasks(store: Store, world: World) -> None:
@@ -81,16 +104,33 @@ async def test_expiring_touches_only_running_tasks(store: Store, world: World) -
 
 
 async def test_what_a_task_owes_is_a_range_of_keys(store: Store, world: World) -> None:
-    tasks = [task.task_id for task in await store.claim(world.sweep_id, world.run_id, 16)]
+    tasks = list(range(1, 17))
     async with store._read() as tx:
-        for sql in (OWED, PRESENT):
+        for sql in (SAMPLES, PRESENT):
             found = await plan(tx, sql, ids=tasks)
             assert scans(found) == set(), found
+        span = {"scorer_id": 1, "first": 1 << 20, "end": (1 << 20) + 16}
+        unscored = await plan(tx, UNSCORED, extractor_id=world.extractor_id, **span)
+        wanting = await plan(tx, WANTING, **span)
+        scored = await plan(tx, SCORED, **span)
+    assert scans(unscored + "\n" + wanting + "\n" + scored) == set()
+
+
+async def test_what_follows_from_samples_is_found_by_ranges_of_keys(store: Store, world: World) -> None:
+    async with store._write() as tx:
+        grown = await plan(tx, SCORE_TASKS, sweep_id=world.sweep_id)
+        unlabelled = await plan(
+            tx, UNLABELLED, sweep_id=world.sweep_id, source="best_of_n", strategy="v", solutions=8,
+            generator_id=1, seed=7, rollouts=8,
+        )  # fmt: skip
+        waiting = await plan(tx, OPEN_TASKS, sweep_id=world.sweep_id, lanes=[1])
+    if tx.backend.dialect == "sqlite":  # PostgreSQL may well read a table whose every row is wanted
+        assert scans(grown + "\n" + unlabelled + "\n" + waiting) == set()
 
 
 async def test_resuming_reads_tasks_through_an_index_that_covers(store: Store, world: World) -> None:
     async with store._read() as tx:
-        spans = await plan(tx, TASK_SPANS, sweep_id=world.sweep_id, kind="sample")
+        spans = await plan(tx, TASK_SPANS, sweep_id=world.sweep_id)
         wanted = await plan(tx, COVERAGE, sweep_id=world.sweep_id)
     if tx.backend.dialect == "sqlite":  # PostgreSQL may well read a table whose every row is wanted
         assert "COVERING INDEX ix_tasks_span" in spans
@@ -107,7 +147,8 @@ async def test_ungraded_answers_are_found_by_problem(store: Store, world: World)
 
 
 @pytest.mark.parametrize(
-    "view", ["v_samples", "v_pool_answers", "v_problem_counts", "v_accuracy", "v_progress", "v_cost"]
+    "view",
+    ["v_samples", "v_pool_answers", "v_problem_counts", "v_accuracy", "v_progress", "v_cost", "v_scoring"],
 )
 async def test_main_views_read_ranges_and_no_text(store: Store, world: World, view: str) -> None:
     async with store._read() as tx:
@@ -125,7 +166,10 @@ async def test_answer_counts_read_ranges_and_no_text(store: Store, world: World)
     assert scans(found) - {"extractions"} == set(), found
 
 
-@pytest.mark.parametrize(("view", "column"), [("v_steps", "trajectory_id"), ("v_tree", "search_id")])
+@pytest.mark.parametrize(
+    ("view", "column"),
+    [("v_steps", "trajectory_id"), ("v_tree", "search_id"), ("v_scores", "trajectory_id")],
+)
 async def test_views_of_text_are_cheap_when_filtered(
     store: Store, world: World, view: str, column: str
 ) -> None:

@@ -91,9 +91,10 @@ async def run_and_kill(url: str, after_s: float) -> None:
 
 async def finish(store: Store) -> None:
     (sweep,) = await store.sweeps()
+    (lane,) = await store.sweep_lanes(sweep.id)
     extractor_id = await store.register_extractor("boxed", "1")
     run_id = await store.start_run(sweep.id, "host", os.getpid())
-    world = World(sweep.id, run_id, extractor_id, 1, 1, [], [])
+    world = World(sweep.id, lane.id, run_id, extractor_id, 1, 1, [], [])
     await work(store, world, limit=10_000, announce=False)
 
 
@@ -101,7 +102,7 @@ async def work(store: Store, world: World, limit: int, *, announce: bool) -> Non
     """Claim everything that may be claimed and write it, a task a batch."""
     async with Writer(store, run_id=world.run_id, extractor_id=world.extractor_id) as writer:
         far_ahead = 4e9  # leases of the killed have run out
-        tasks = await store.claim(world.sweep_id, world.run_id, limit, now=far_ahead)
+        tasks = await store.claim(world.sweep_id, world.lane_id, world.run_id, limit, now=far_ahead)
         for start in range(0, len(tasks), 8):
             async with asyncio.TaskGroup() as group:
                 for task in tasks[start : start + 8]:
@@ -113,9 +114,12 @@ async def work(store: Store, world: World, limit: int, *, announce: bool) -> Non
 async def main(url: str) -> None:
     async with await Store.open(url) as store:
         (sweep,) = await store.sweeps()
+        (lane,) = await store.sweep_lanes(sweep.id)
         extractor_id = await store.register_extractor("boxed", "1")
         run_id = await store.start_run(sweep.id, "host", os.getpid())
-        await work(store, World(sweep.id, run_id, extractor_id, 1, 1, [], []), limit=400, announce=True)
+        await work(
+            store, World(sweep.id, lane.id, run_id, extractor_id, 1, 1, [], []), limit=400, announce=True
+        )
         await asyncio.sleep(60)
 
 

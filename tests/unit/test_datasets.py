@@ -21,7 +21,7 @@ from orchestrator.errors import DatasetError
 from orchestrator.problems.datasets import ProblemSet, load_problems
 from orchestrator.problems.hub import cache_dir, resolve_url
 from orchestrator.problems.presets import PRESETS
-from orchestrator.spec.sections import HubFile, ProblemsSpec
+from orchestrator.spec.problems import HubFile, ProblemsSpec
 
 DATA = os.environ.get("TTC_TEST_DATA")
 needs_data = pytest.mark.skipif(

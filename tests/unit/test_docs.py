@@ -195,7 +195,7 @@ async def filled(store: Store) -> Store:
     """A store with a drawn sweep, on each database in turn."""
     world = await build(store, count=3, samples=8, task_size=4)
     async with Writer(store, run_id=world.run_id, extractor_id=world.extractor_id) as writer:
-        for task in await store.claim(world.sweep_id, world.run_id, 100):
+        for task in await store.claim(world.sweep_id, world.lane_id, world.run_id, 100):
             await writer.put(whole(task))
     return store
 

@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.file import load_sweep, sweep_from, sweep_schema
-from orchestrator.spec.sections import ModelSpec, PrmScorer, SweepSpec
+from orchestrator.spec.models import ModelSpec
+from orchestrator.spec.scorers import PrmScorer
+from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import (
     config_json,
     generator_fingerprint,
@@ -20,6 +22,7 @@ from orchestrator.spec.settings import (
     store_url,
 )
 from orchestrator.spec.yaml_text import dotted, plain_scalar, read_yaml
+from workers.steps import Aggregation
 from workers.types import Api, Sampling
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -57,7 +60,7 @@ def test_defaults() -> None:
     sweep = sweep_from(sweep_data())
     policy = sweep.models["policy"]
     assert sweep.budget_grid == (1, 2, 4, 8, 16, 32, 64)
-    assert [selector.kind for selector in sweep.selectors] == ["majority", "pass"]
+    assert [selector.kind for selector in sweep.chosen_selectors] == ["pass", "majority"]
     assert (sweep.seed, sweep.store, sweep.limits.workers, sweep.limits.tokens) == (0, None, 2, None)
     assert (policy.served_name, policy.template, policy.api) == (
         "arithmetic",
@@ -101,7 +104,7 @@ def test_step_aggregation_follows_the_labels() -> None:
     common = {"kind": "prm", "format": "qwen", "endpoints": ("http://h/v1",), "model": "m"}
     assert PrmScorer(label_type="soft", **common).step_aggregation == "last"
     assert PrmScorer(label_type="hard", **common).step_aggregation == "min"
-    assert PrmScorer(label_type="hard", aggregation="prod", **common).step_aggregation == "prod"
+    assert PrmScorer(label_type="hard", aggregation=Aggregation.PROD, **common).step_aggregation == "prod"
 
 
 def test_all_problems_are_told_at_once_in_order_of_the_file(tmp_path: Path) -> None:

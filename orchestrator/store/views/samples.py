@@ -1,50 +1,8 @@
-"""Views: the common questions, answered in SQL, with a comment on each view and column.
-
-Views hold no data, so migrations drop them all first and make them again at head (`migrations/env.py`); a
-change here needs no revision. A sample counts for a sweep when its index is below the number of samples
-the sweep wants of the pool. Its verdict is one of: correct, wrong (by the sweep's grader), ungraded, or
-the grader's own word if it could not decide; and without an answer: truncated (cut or timed out),
-no_answer, error (invariant I7). This module must not know how views are queried.
-"""
+"""Views on samples: pools of a sweep, whole solutions with their verdicts, counts, accuracy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-_UNFINISHED = "('truncated', 'overflow', 'timed_out')"
-
-
-def _verdict(outcome: str, answer_id: str) -> str:
-    """SQL of the verdict of a sample; `p` must name its problem and `g` the grade of its answer."""
-    return f"""CASE WHEN {outcome} = 'error' THEN 'error'
-        WHEN {answer_id} IS NOT NULL THEN
-            CASE WHEN p.gold_status = 'gold_unparsable' THEN 'gold_unparsable'
-                 WHEN g.verdict = 'unparsable' THEN 'wrong'
-                 ELSE COALESCE(g.verdict, 'ungraded') END
-        WHEN {outcome} IN {_UNFINISHED} THEN 'truncated'
-        ELSE 'no_answer' END"""
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A view: its SELECT, what it means, and what its columns mean (`name: comment` lines)."""
-
-    name: str
-    comment: str
-    columns: str
-    select: str
-    postgres: str | None = None
-    """SELECT on PostgreSQL, where it differs."""
-
-    def select_for(self, dialect: str) -> str:
-        """SELECT of the view in the SQL of `dialect`."""
-        return self.postgres if self.postgres is not None and dialect == "postgresql" else self.select
-
-    def column_comments(self) -> dict[str, str]:
-        """Comment of each column, in order."""
-        pairs = (line.split(":", 1) for line in self.columns.strip().splitlines())
-        return {name.strip(): comment.strip() for name, comment in pairs}
-
+from orchestrator.store.views.view import View, verdict
 
 V_SWEEP_POOLS = View(
     "v_sweep_pools",
@@ -55,25 +13,26 @@ V_SWEEP_POOLS = View(
     pool_id: Pool
     problem_id: Problem
     generator_id: Generator
+    prefix_id: Beginning of a solution that its samples complete (rollouts); NULL: whole solutions
     samples_wanted: Samples wanted, the most over strategies
     first_id: First trajectory id wanted
     end_id: First trajectory id beyond
     extractor_id: Extractor whose answers count: the sweep's, or else the newest
     grader_id: Grader whose verdicts count: the sweep's, or else the newest
     """,
-    """SELECT s.id AS sweep_id, s.name AS sweep, sp.pool_id, p.problem_id, p.generator_id,
+    """SELECT s.id AS sweep_id, s.name AS sweep, sp.pool_id, p.problem_id, p.generator_id, p.prefix_id,
         MAX(sp.samples) AS samples_wanted,
         CAST(sp.pool_id AS BIGINT) * 1048576 AS first_id,
         CAST(sp.pool_id AS BIGINT) * 1048576 + MAX(sp.samples) AS end_id,
         COALESCE(s.extractor_id, (SELECT MAX(id) FROM extractors)) AS extractor_id,
         COALESCE(s.grader_id, (SELECT MAX(id) FROM graders)) AS grader_id
     FROM sweep_pools sp JOIN sweeps s ON s.id = sp.sweep_id JOIN pools p ON p.id = sp.pool_id
-    GROUP BY s.id, s.name, sp.pool_id, p.problem_id, p.generator_id, s.extractor_id, s.grader_id""",
+    GROUP BY s.id, s.name, sp.pool_id, p.problem_id, p.generator_id, p.prefix_id, s.extractor_id, s.grader_id""",
 )
 
 V_SAMPLES = View(
     "v_samples",
-    "One row a sample of a sweep, with its answer and verdict; join trajectory_texts for the text",
+    "One row a whole solution of a sweep, with its answer and verdict; join trajectory_texts for the text",
     """
     sweep_id: Sweep
     sweep: Name of the sweep
@@ -105,7 +64,7 @@ V_SAMPLES = View(
     f"""SELECT w.sweep_id, w.sweep, w.problem_id, p.dataset, p.external_id, p.level, p.subject,
         w.generator_id, n.name AS generator, w.pool_id,
         t.id AS trajectory_id, t.sample_index, t.seed, t.outcome,
-        {_verdict("t.outcome", "x.answer_id")} AS verdict,
+        {verdict("t.outcome", "x.answer_id")} AS verdict,
         x.answer_id, a.text AS answer, x.method AS answer_method, p.answer AS gold,
         COALESCE(g.cluster_id, x.answer_id) AS cluster_id, g.method AS grade_method,
         t.completion_tokens, t.finish_reason, t.latency_s, t.retries, t.error
@@ -115,7 +74,8 @@ V_SAMPLES = View(
     JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
     LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
     LEFT JOIN answers a ON a.id = x.answer_id
-    LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id""",
+    LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id
+    WHERE w.prefix_id IS NULL""",
 )
 
 V_POOL_ANSWERS = View(
@@ -138,6 +98,7 @@ V_POOL_ANSWERS = View(
     FROM v_sweep_pools w
     JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
     LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
+    WHERE w.prefix_id IS NULL
     GROUP BY w.sweep_id, w.pool_id, w.problem_id, w.generator_id, w.grader_id, t.outcome, x.answer_id""",
 )
 
@@ -171,11 +132,12 @@ V_PROBLEM_COUNTS = View(
             COUNT(CASE WHEN v.verdict = 'error' THEN 1 END) AS errors,
             SUM(v.completion_tokens) AS completion_tokens
         FROM (SELECT w.sweep_id, w.pool_id, w.problem_id, w.generator_id, t.completion_tokens,
-                {_verdict("t.outcome", "x.answer_id")} AS verdict
+                {verdict("t.outcome", "x.answer_id")} AS verdict
             FROM v_sweep_pools w JOIN problems p ON p.id = w.problem_id
             JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
             LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
-            LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id) v
+            LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id
+            WHERE w.prefix_id IS NULL) v
         GROUP BY v.sweep_id, v.pool_id, v.problem_id, v.generator_id) c
     JOIN problems p ON p.id = c.problem_id""",
 )
