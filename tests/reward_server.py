@@ -94,9 +94,10 @@ def logit(value: float) -> float:
 class RewardServer:
     """Async context manager. `url` ends in `/v1`.
 
-    calls: what it offers; the rest is 404. pooling: "step", "all" or "last". classes: values a row. has_activation:
-    whether `/pooling` gives probabilities unless told otherwise. judge: the text of a chat reply, from the prompt and
-    the seed. script: one fault a scoring request, in order of arrival; spoils: which solutions of a batch are hit.
+    calls: what it offers; the rest is 404. pooling: where it pools, "step", "all" or "last". classes: values a row.
+    is_swapped: the two classes have changed places. judge: the text of a chat reply, from the prompt and the seed.
+    script: one fault a scoring request, in order of arrival; spoils: which texts of a request are hit. noise: added to
+    the scores, from the number of the request and the index in it.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class RewardServer:
         spoils: Callable[[Sequence[int]], bool] = lambda ids: True,
         judge: Callable[[str, int], str] = lambda prompt, seed: "Fine. [[correct]]",
         reports_length: bool = True,
+        is_swapped: bool = False,
         noise: Callable[[int, int], float] = lambda request, size: 0.0,
     ) -> None:
         self.model = model
@@ -130,6 +132,7 @@ class RewardServer:
         self.spoils = spoils
         self.judge = judge
         self.reports_length = reports_length
+        self.is_swapped = is_swapped
         self.noise = noise
         self.requests: Counter[str] = Counter()
         """POST requests that arrived, by call."""
@@ -278,7 +281,8 @@ class RewardServer:
 
     def _cells(self, value: float, is_raw: bool) -> list[float]:
         if self.classes == 2:
-            return [-logit(value) / 2, logit(value) / 2] if is_raw else [1.0 - value, value]
+            cells = [-logit(value) / 2, logit(value) / 2] if is_raw else [1.0 - value, value]
+            return cells[::-1] if self.is_swapped else cells
         return [logit(value) if is_raw else value]
 
     def _chat(self, payload: dict[str, Any]) -> web.Response:

@@ -126,8 +126,8 @@ def _names_a_field(complaint: Complaint, sent: Collection[str]) -> bool:
         return True
     words = set(re.findall(r"[A-Za-z_]+", complaint.message))
     quoted = set(re.findall(r"[`'\"](\w+)[`'\"]", complaint.message)) - _ABOUT_THE_PROBLEM
-    opening = complaint.message.partition(" ")[0]
-    return any(field in quoted or field == opening or (field in words - _PLAIN_WORDS) for field in sent)
+    opening = {complaint.message.partition(" ")[0]} - _ABOUT_THE_PROBLEM
+    return any(field in quoted | opening or (field in words - _PLAIN_WORDS) for field in sent)
 
 
 def _complaint_of(inner: dict[str, Any] | list[Any] | str) -> Complaint:

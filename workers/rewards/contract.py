@@ -44,6 +44,14 @@ def sigmoid(logit: float) -> float:
     return math.exp(logit) / (1.0 + math.exp(logit))
 
 
+def number(cell: Any) -> float:
+    """The cell of a reply as a float; NaN where it is none."""
+    try:
+        return float(cell) if type(cell) in (int, float) else math.nan
+    except OverflowError:
+        return math.nan
+
+
 def _probability(row: Any, index: int, *, is_logit: bool) -> float:
     numbers = _numbers(row, index)
     if is_logit:
@@ -64,22 +72,22 @@ def _numbers(row: Any, index: int) -> list[float]:
         raise BrokenContract(
             f"step {index + 1}: {len(cells)} values came where 1 or 2 are wanted: is the model served with its head?"
         )
-    numbers = [_number(cell) for cell in cells]
+    numbers = [number(cell) for cell in cells]
     if not all(map(math.isfinite, numbers)):
         raise BrokenContract(f"step {index + 1}: the score {_shown(row)} is no finite number")
     return numbers
 
 
-def _number(cell: Any) -> float:
-    """The cell as a float; NaN where it is none."""
-    try:
-        return float(cell) if type(cell) in (int, float) else math.nan
-    except OverflowError:
-        return math.nan
-
-
 def _shown(row: Any) -> str:
-    text = repr(row)
+    """The row in a few words; what is nested in it is not looked at, for it may be nested without end."""
+    if isinstance(row, list):
+        return f"[{', '.join(_cell(cell) for cell in row)}]"
+    return _cell(row)
+
+
+def _cell(cell: Any) -> str:
+    is_plain = cell is None or isinstance(cell, str | int | float)
+    text = repr(cell[:_SHOWN] if isinstance(cell, str) else cell) if is_plain else f"a {type(cell).__name__}"
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 

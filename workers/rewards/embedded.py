@@ -17,7 +17,7 @@ TAG = "<|step|>"
 def render(statement: str, steps: Sequence[str], tag: str) -> str:
     """Statement, blank line, and the steps without their trailing white space, each followed by the tag."""
     body = "\n\n".join(neutralise(step, [tag]).rstrip() + tag for step in steps)
-    return f"{neutralise(statement, [tag])}\n\n{body}"
+    return f"{neutralise(statement, [tag]).rstrip()}\n\n{body}"
 
 
 EMBEDDED = Tagged("embedded", render, TAG)

@@ -16,18 +16,21 @@ from workers.rewards.setting import Setting
 from workers.rewards.tokens import TokenCache, Tokens
 from workers.types import ScorerSettings, Transport
 
-PROBLEM = "Tom has 3 bags with 4 apples each, and he eats 2 apples. How many apples are left?"
-TWO_STEPS = Solution(
-    ("In the bags there are 3 * 4 = 12 apples.\n\n", "He eats 2, so 12 - 2 = \\boxed{10} are left."), "10"
-)
-THREE_STEPS = Solution(
+PROBLEM = "Compute $3 \\cdot 4 - 2$."
+RIGHT = Solution(
     (
-        "There are 3 bags.\n\n",
-        "Each holds 4 apples, which makes 3 + 4 = 7 apples.\n\n",
-        "He eats 2, so 7 - 2 = \\boxed{5} are left.",
+        "First, $3 \\cdot 4 = 12$, which leaves $12 - 2$.\n\n",
+        "Next, $12 - 2 = 10$.\n\n",
+        "The answer is $\\boxed{10}$.",
     ),
+    "10",
+)
+"""A right solution of three steps."""
+WRONG = Solution(
+    ("First, $3 \\cdot 4 = 7$, which leaves $7 - 2$.\n\n", "The answer is $\\boxed{5}$."),
     "5",
 )
+"""A wrong solution of two steps."""
 _UNAUTHORIZED = (401, 403)
 
 
@@ -51,7 +54,7 @@ async def learn(
             learnt = await _learnt(meter, scorer, value_format, transport, cache)
             if must_try or len(candidates) > 1:
                 scoring = ValueScoring(meter, scorer, value_format, learnt, PROBLEM, cache)
-                await scoring.values([TWO_STEPS.steps])
+                await scoring.values([WRONG.steps])
         except (Rejected, BrokenContract) as error:
             if error.status in _UNAUTHORIZED:
                 raise

@@ -20,7 +20,7 @@ from workers.http import Reply, exchange, parse_json, read_api_key
 from workers.rejections import error_inside, failure_of
 from workers.rewards.contract import BrokenContract
 from workers.rewards.formats import VALUE_FORMATS, VERDICT_FORMATS, check_format
-from workers.rewards.learning import PROBLEM, THREE_STEPS, TWO_STEPS, learn
+from workers.rewards.learning import PROBLEM, RIGHT, WRONG, learn
 from workers.rewards.meter import Meter
 from workers.rewards.records import Golden, RewardCapabilities, Solution
 from workers.rewards.scoring import ValueScoring
@@ -78,15 +78,15 @@ async def _probe_values(
         except BrokenContract as error:
             raise Misconfigured(f"{scorer.model} by {learnt.transport}: {error}") from None
 
-    (two,), (three,) = await values(PROBLEM, TWO_STEPS), await values(PROBLEM, THREE_STEPS)
-    (again,), batch = await values(PROBLEM, TWO_STEPS), await values(PROBLEM, TWO_STEPS, THREE_STEPS)
-    _compare(two, again, "the same solution got other scores the second time")
-    for alone, together in zip((two, three), batch, strict=True):
+    (right,), (wrong,) = await values(PROBLEM, RIGHT), await values(PROBLEM, WRONG)
+    (again,), batch = await values(PROBLEM, RIGHT), await values(PROBLEM, RIGHT, WRONG)
+    _compare(right, again, "the same solution got other scores the second time")
+    for alone, together in zip((right, wrong), batch, strict=True):
         _compare(alone, together, "a solution got other scores in a batch than alone")
     for known in golden:
         (got,) = await values(known.problem, Solution(known.steps))
         _compare(known.scores, got, "a golden solution got other scores", known.rtol, known.atol)
-    return replace(learnt, is_deterministic=two == again, notes=_notes(two, three))
+    return replace(learnt, is_deterministic=right == again, notes=_notes(right, wrong))
 
 
 async def _probe_verdicts(
@@ -94,14 +94,14 @@ async def _probe_verdicts(
 ) -> RewardCapabilities:
     meter, verdict_format = Meter(server), VERDICT_FORMATS[scorer.format]
     scoring = VerdictScoring(meter, scorer, verdict_format, PROBLEM)
-    first = await scoring.scores([TWO_STEPS, THREE_STEPS])
+    first = await scoring.scores([RIGHT, WRONG])
     for score in first:
         if score.status is ScoreStatus.ERROR:
             raise ServerFault(score.detail or "")
     read = [score for score in first if score.status is ScoreStatus.OK]
     if not read:
         raise Misconfigured(f"{scorer.model} gives no verdict that can be read: {first[0].detail}")
-    again = await scoring.scores([TWO_STEPS, THREE_STEPS])
+    again = await scoring.scores([RIGHT, WRONG])
     for known in golden:
         verdicts = VerdictScoring(meter, scorer, verdict_format, known.problem)
         (got,) = await verdicts.scores([Solution(known.steps)])

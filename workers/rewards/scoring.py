@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from workers.calls import Call
 from workers.errors import ContextOverflow, EndpointError, Misconfigured, Rejected
+from workers.http import shorten
 from workers.rewards.contract import BrokenContract
 from workers.rewards.formats import ValueFormat
 from workers.rewards.meter import Meter, together
@@ -262,7 +263,7 @@ def reading_deadline_s(endpoint: EndpointSettings, tokens: int) -> float:
 
 def too_long(why: str) -> Score:
     """The score of a solution that does not fit."""
-    return Score((), ScoreStatus.TOO_LONG, sanitize(why))
+    return Score((), ScoreStatus.TOO_LONG, told(why))
 
 
 def cut_detail(count: int, of: int) -> str:
@@ -275,7 +276,12 @@ def failed(error: EndpointError) -> Score:
     if isinstance(error, ContextOverflow):
         return too_long(str(error))
     status = ScoreStatus.INVALID if isinstance(error, BrokenContract) else ScoreStatus.ERROR
-    return Score((), status, sanitize(f"{error.kind}: {error}"))
+    return Score((), status, told(f"{error.kind}: {error}"))
+
+
+def told(why: str) -> str:
+    """A reason as it may be stored: one short line."""
+    return sanitize(shorten(why))
 
 
 def _scored(work: _Work, values: Values) -> Score:

@@ -7,7 +7,6 @@ sigmoid is ours. Source: SkyworkAI/skywork-o1-prm-inference, model_utils/io_util
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -22,7 +21,6 @@ from workers.types import ScorerKind, Transport
 
 OPENING = "<|endoftext|>"
 """Stands before the problem (Qwen's BOS); the option `system` replaces it. Not verified against the real weights."""
-_LINE_BREAKS = re.compile(r"\s*[\r\n]+\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +46,14 @@ class Skywork:
         if newline is None:
             raise ValueError("the newline has not been learnt")
         opening = OPENING if setting.options.system is None else setting.options.system
-        lines = [_LINE_BREAKS.sub(" ", neutralise(step).strip()) for step in steps]
+        lines = [_flat(neutralise(step)) for step in steps]
         texts = [f"{opening}{neutralise(statement)}\n", *lines]
         prompt, *parts = await together(setting.tokens.ids(text) for text in texts)
         ends = list(accumulate((len(part) + 1 for part in parts), initial=len(prompt)))[1:]
         ids = prompt + tuple(token for part in parts for token in (*part, newline))
         return Query(len(steps), Place.TOKENS, ids=ids, positions=tuple(end - 1 for end in ends))
+
+
+def _flat(step: str) -> str:
+    """The step on one line."""
+    return " ".join(line.strip() for line in step.splitlines() if line.strip())

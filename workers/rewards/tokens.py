@@ -115,6 +115,6 @@ def _read(data: Any) -> tuple[Ids, int | None]:
     if not isinstance(tokens, list) or not all(type(token) is int and token >= 0 for token in tokens):
         raise MalformedReply("the tokenizer's reply has no list of ids")
     if data.get("count", len(tokens)) != len(tokens):
-        raise MalformedReply(f"the tokenizer's reply counts {data['count']} ids and holds {len(tokens)}")
+        raise MalformedReply(f"the tokenizer's reply does not hold as many ids as it counts ({len(tokens)})")
     length = data.get("max_model_len")
     return tuple(tokens), length if type(length) is int and length > 0 else None

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from workers.errors import MalformedReply
-from workers.rewards.contract import BrokenContract, settled
+from workers.rewards.contract import BrokenContract, number, settled
 from workers.rewards.queries import Place, Query
 from workers.rewards.records import Vocabulary
 from workers.types import Transport
@@ -267,8 +267,8 @@ def _label_probability(choice: Mapping[str, Any], vocabulary: Vocabulary) -> flo
     logprobs = choice.get("logprobs")
     tops = logprobs.get("top_logprobs") if isinstance(logprobs, dict) else None
     top = tops[0] if isinstance(tops, list) and len(tops) == 1 and isinstance(tops[0], dict) else {}
-    good, bad = _label_logprobs(top, vocabulary)
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in (good, bad)):
+    good, bad = (number(value) for value in _label_logprobs(top, vocabulary))
+    if not math.isfinite(good) or not math.isfinite(bad):
         raise BrokenContract(
             f"the log-probabilities of the tokens {vocabulary.labels} are wanted, and came for {sorted(top)[:5]}:"
             " does the server know logprob_token_ids and return_tokens_as_token_ids?"

@@ -18,7 +18,7 @@ from workers.rewards.contract import DECIMALS
 from workers.rewards.formats import VerdictFormat
 from workers.rewards.meter import Meter, together
 from workers.rewards.records import Score, Solution
-from workers.rewards.scoring import cut_detail, failed, longest, too_long
+from workers.rewards.scoring import cut_detail, failed, longest, told, too_long
 from workers.types import (
     Api,
     GeneratorSettings,
@@ -37,7 +37,6 @@ from workers.wire import (
     deadline_s,
     prompt_chars,
     read_reply,
-    sanitize,
     token_estimate,
 )
 
@@ -144,8 +143,8 @@ def _mean(drawn: Sequence[Score]) -> Score:
     if len(read) == len(drawn):
         return Score(values, ScoreStatus.OK)
     others = Counter(score.status.value for score in drawn if score.status is not ScoreStatus.OK)
-    told = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
-    return Score(values, ScoreStatus.OK, f"the mean of {len(read)} of {len(drawn)} verdicts ({told})")
+    missing = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
+    return Score(values, ScoreStatus.OK, f"the mean of {len(read)} of {len(drawn)} verdicts ({missing})")
 
 
 def _check(scorer: ScorerSettings) -> None:
@@ -180,7 +179,7 @@ def _seed(fingerprint: str, prompt: str) -> int:
 
 
 def _unread(why: str) -> Score:
-    return Score((), ScoreStatus.UNPARSED, sanitize(why))
+    return Score((), ScoreStatus.UNPARSED, told(why))
 
 
 def _tail(text: str) -> str:
