@@ -162,6 +162,21 @@ async def test_a_tag_that_is_no_token_is_refused_before_anything_is_scored() -> 
         await VALUE_FORMATS["math-shepherd"].learn(setting_of(step_tag="end"))
 
 
+async def test_a_tag_is_looked_up_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SentencePiece puts a space before a text, and takes two spaces for one token: alone, ` ки` is another one."""
+
+    def sentencepiece(payload: dict[str, Any]) -> dict[str, Any]:
+        first, *others = f" {payload['prompt']}".split("  ")
+        return {"tokens": encode(first) + [token for other in others for token in (99, *encode(other))]}
+
+    server = RewardServer()
+    monkeypatch.setattr(server, "_tokenized", sentencepiece)
+    tag = SPECIALS.index(" ки")
+    assert tag not in sentencepiece({"prompt": " ки"})["tokens"]
+    query = await query_of("math-shepherd", STEPS, setting_of(server))
+    assert [query.ids[position] for position in query.positions] == [tag] * 3
+
+
 async def test_rlhflow_reads_before_each_plus() -> None:
     query = await query_of("rlhflow-deepseek", STEPS)
     messages = [
@@ -202,6 +217,16 @@ async def test_rlhflow_refuses_a_template_in_which_replies_cannot_be_told(
     )
     with pytest.raises(Misconfigured, match="does not mark where a reply begins"):
         await VALUE_FORMATS["rlhflow-deepseek"].learn(setting_of(server))
+
+
+async def test_rlhflow_takes_its_labels_from_replies_and_refuses_longer_ones() -> None:
+    rlhflow = VALUE_FORMATS["rlhflow-mistral"]
+    learnt = await rlhflow.learn(setting_of(good_token="y", bad_token="n"))
+    assert learnt.labels == (1000 + ord("y"), 1000 + ord("n"))
+    assert learnt.header == tuple(encode("<|im_start|>assistant\n"))
+    for good, bad in (("yes", "no"), ("+", "no"), ("+", "+"), ("++", "-")):
+        with pytest.raises(Misconfigured, match=r"are not one token each in this chat template"):
+            await rlhflow.learn(setting_of(good_token=good, bad_token=bad))
 
 
 async def test_skywork_tokenizes_line_by_line_and_flattens_steps() -> None:

@@ -37,17 +37,19 @@ class Tagged:
     is_logit: bool = False
 
     async def learn(self, setting: Setting) -> Vocabulary:
-        """Ids of tag and labels, from the server; `Misconfigured` if one of them is no single token."""
-        options = setting.options
-        tag_ids = await setting.tokens.ids(f" {self._tag(options)}")
-        vocabulary = Vocabulary(tag_id=tag_ids[-1] if tag_ids else None)
-        text = self.render("What is 2 + 2?", _SAMPLE, self._tag(options))
-        found = (await setting.tokens.ids(text, special=True)).count(tag_ids[-1]) if tag_ids else 0
+        """Ids of tag and labels, from the server; `Misconfigured` if one of them is no single token.
+
+        The tag is looked up where it stands in a text: alone, many tokenizers would make another token of it.
+        """
+        tag = self._tag(setting.options)
+        ids = await setting.tokens.ids(self.render("What is 2 + 2?", _SAMPLE, tag))
+        found = ids.count(ids[-1]) if ids else 0
         if found != len(_SAMPLE):
             raise Misconfigured(
-                f"the step tag {self._tag(options)!r} is no token of this model:"
-                f" {found} were found in a text with {len(_SAMPLE)}"
+                f"the step tag {tag!r} is no token of this model: what ends a text with {len(_SAMPLE)} of them"
+                f" stands in it {found} times"
             )
+        vocabulary = Vocabulary(tag_id=ids[-1])
         if setting.transport in LABELLED:
             vocabulary = await with_labels(setting, vocabulary, self.good, self.bad)
         return vocabulary
