@@ -192,7 +192,7 @@ class RewardServer:
         if refusal is not None:
             return refusal
         if call == "tokenize":
-            return web.json_response(self._tokenized(payload))
+            return web.json_response(self.tokenized(payload))
         fault = self.script.pop(0) if self.script else self.always
         self.faults[fault] += fault is not RewardFault.NONE
         if fault in _ERRORS:
@@ -216,7 +216,7 @@ class RewardServer:
             return _error(404, f"The model `{payload['model']}` does not exist.", "model")
         return None
 
-    def _tokenized(self, payload: dict[str, Any]) -> dict[str, Any]:
+    def tokenized(self, payload: dict[str, Any]) -> dict[str, Any]:
         if "messages" in payload:
             ids = encode(chat_text(payload["messages"], payload.get("add_generation_prompt", True)))
         else:
@@ -290,7 +290,7 @@ class RewardServer:
         if len(prompt) > self.max_model_len:
             return _error(400, f"This model's maximum context length is {self.max_model_len} tokens.", None)
         words = self.judge(prompt, payload["seed"]).split(" ")
-        kept = words[: payload["max_tokens"]]
+        kept = words[: min(payload["max_tokens"], self.max_model_len - len(prompt))]
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": " ".join(kept)},

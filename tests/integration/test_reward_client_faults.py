@@ -283,8 +283,11 @@ async def test_the_key_is_sent_and_a_missing_one_is_an_error_of_the_sweep(
         keyed = scorer_of(server, api_key_env="SCORER_KEY")
         assert (await score(keyed, MANY[1])).scores[0].status is OK
         assert (await probe_scorer(session, server.url, keyed)).transport is Transport.POOLING
-        with pytest.raises(Misconfigured, match="401"):
-            await score(scorer_of(server), MANY[1])
+        for name in ("qwen", "math-shepherd"):
+            server.requests.clear()
+            with pytest.raises(Misconfigured, match="HTTP 401"):
+                await score(scorer_of(server, name), MANY[1])
+            assert server.requests.total() == 1
 
 
 async def test_results_come_in_the_order_asked_and_equal_solutions_are_scored_once() -> None:
@@ -358,6 +361,16 @@ async def test_a_text_that_is_too_long_is_refused_or_cut_and_says_so(
     assert cut.scores[1].values == qwen_values(LONG)[:2]
     assert cut.scores[1].detail == "2 of 4 steps fit the scorer's context"
     assert (hopeless.scores[0].values, hopeless.scores[0].status) == ((), TOO_LONG)
+
+
+@pytest.mark.parametrize(("calls", "most"), [(ALL_CALLS, 2), (ALL_CALLS - {"tokenize"}, 1 + 6)])
+async def test_a_tokenizer_spares_trials(calls: frozenset[str], most: int) -> None:
+    long = solution(*(f"this is step {k}" for k in range(64)))
+    length = context_for(render_qwen, long, 40)
+    async with RewardServer(classes=2, max_model_len=length, calls=calls) as server:
+        scoring = await score(scorer_of(server, too_long=TooLong.TRUNCATE), long)
+        assert server.requests["pooling"] == most
+    assert scoring.scores[0].values == qwen_values(long)[:40]
 
 
 @pytest.mark.parametrize(("name", "transport"), [*EVERYWHERE, ("embedded", Transport.GENERATIVE_SCORING)])
@@ -572,6 +585,13 @@ async def test_a_verdict_that_was_cut_short_is_none() -> None:
         scorer = scorer_of(server, "judge", sampling=Sampling(temperature=0.0, max_tokens=10))
         scoring = await score(scorer, MANY[0])
     assert scoring.scores[0] == Score((), UNPARSED, "the reply is truncated")
+
+
+async def test_a_verdict_that_the_context_had_no_room_for_is_no_unreadable_one() -> None:
+    async with RewardServer(judge=lambda prompt, seed: "hm " * 50, max_model_len=40) as server:
+        scorer = scorer_of(server, "judge", prompt="Is this right? {solution}")
+        scoring = await score(scorer, solution("1+1=2"))
+    assert scoring.scores[0] == Score((), TOO_LONG, "the verdict was cut by the end of the context")
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class LocalTokenizer:
         assert (call.path, call.is_at_root) == ("/tokenize", True)
         self.payloads.append(call.payload)
         try:
-            value, error = read(self._server._tokenized(call.payload)).value, None
+            value, error = read(self._server.tokenized(call.payload)).value, None
         except EndpointError as caught:
             value, error = None, caught
         return Answer(value, error, 0.0, 0, 0, "here")
@@ -170,7 +170,7 @@ async def test_a_tag_is_looked_up_where_it_stands(monkeypatch: pytest.MonkeyPatc
         return {"tokens": encode(first) + [token for other in others for token in (99, *encode(other))]}
 
     server = RewardServer()
-    monkeypatch.setattr(server, "_tokenized", sentencepiece)
+    monkeypatch.setattr(server, "tokenized", sentencepiece)
     tag = SPECIALS.index(" ки")
     assert tag not in sentencepiece({"prompt": " ки"})["tokens"]
     query = await query_of("math-shepherd", STEPS, setting_of(server))
@@ -212,7 +212,7 @@ async def test_rlhflow_refuses_a_template_in_which_replies_cannot_be_told(
     server = RewardServer()
     monkeypatch.setattr(
         server,
-        "_tokenized",
+        "tokenized",
         lambda payload: {"tokens": encode(str(payload.get("messages") or payload["prompt"]))},
     )
     with pytest.raises(Misconfigured, match="does not mark where a reply begins"):

@@ -91,7 +91,7 @@ class VerdictScoring:
         drawn = await together(
             self._verdict(prompt, seed + k, count) for k in range(self._scorer.options.judgements)
         )
-        return _mean(drawn)
+        return mean_of(drawn)
 
     async def _verdict(self, prompt: str, seed: int, count: int) -> Score:
         """One draw: its values, or why there are none."""
@@ -133,7 +133,7 @@ class VerdictScoring:
         return await self._meter.ask(call, read)
 
 
-def _mean(drawn: Sequence[Score]) -> Score:
+def mean_of(drawn: Sequence[Score]) -> Score:
     """The mean of what could be read. A verdict that the endpoint failed to give is awaited, not left out."""
     read = [score.values for score in drawn if score.status is ScoreStatus.OK]
     by_status = {score.status: score for score in drawn}
