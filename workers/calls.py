@@ -68,6 +68,12 @@ class Call:
     affinity: int = 0
     """Requests with the same number prefer the same replica (prefix cache)."""
     token_estimate: int = 0
+    is_at_root: bool = False
+    """The path stands beside `/v1`, not below it: vLLM serves `/pooling` and `/tokenize` there."""
+
+    def url(self, base: str) -> str:
+        """Where to send it, on the replica with this base URL."""
+        return (base.removesuffix("/v1") if self.is_at_root else base) + self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +258,7 @@ class EndpointClient:
             reply = await exchange(
                 self.session,
                 "POST",
-                lease.replica.url + call.path,
+                call.url(lease.replica.url),
                 api_key=api_key,
                 body=body,
                 deadline_s=call.deadline_s,

@@ -31,7 +31,7 @@ _REFUSAL_CODES = frozenset(
 )
 _OVERFLOW_TEXT = re.compile(
     r"context (length|window|size)|context_length|max_model_len|(prompt|input) is too long"
-    r"|maximum (input|prompt|sequence) length|must have less than \d+ tokens"
+    r"|maximum (input|prompt|sequence|allowed) length|must have less than \d+ tokens"
     r"|inputs? tokens? \+ `?max_new_tokens",
     re.IGNORECASE,
 )
@@ -39,7 +39,9 @@ _REFUSAL_TEXT = re.compile(
     r"content (management )?(policy|filter)|content_filter|flagged by moderation", re.IGNORECASE
 )
 _CONTEXT_LIMIT = re.compile(r"context length (?:is|of) (\d+)", re.IGNORECASE)
-_ABOUT_THE_PROBLEM = frozenset({"prompt", "messages", "input", "input_tokens"})
+_ABOUT_THE_PROBLEM = frozenset(
+    {"prompt", "messages", "input", "input_tokens", "input_ids", "text", "text_1", "text_2", "query", "items"}
+)
 _PLAIN_WORDS = frozenset({"model", "n", "stop", "seed", "stream"}) | _ABOUT_THE_PROBLEM
 
 
@@ -124,8 +126,8 @@ def _names_a_field(complaint: Complaint, sent: Collection[str]) -> bool:
         return True
     words = set(re.findall(r"[A-Za-z_]+", complaint.message))
     quoted = set(re.findall(r"[`'\"](\w+)[`'\"]", complaint.message)) - _ABOUT_THE_PROBLEM
-    opening = complaint.message.partition(" ")[0]
-    return any(field in quoted or field == opening or (field in words - _PLAIN_WORDS) for field in sent)
+    opening = {complaint.message.partition(" ")[0]} - _ABOUT_THE_PROBLEM
+    return any(field in quoted | opening or (field in words - _PLAIN_WORDS) for field in sent)
 
 
 def _complaint_of(inner: dict[str, Any] | list[Any] | str) -> Complaint:
