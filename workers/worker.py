@@ -17,6 +17,8 @@ from workers.delivery import Deliveries, Delivery, micro_batches
 from workers.drawing import draw_samples
 from workers.errors import WorkerError
 from workers.generation import ModelClient
+from workers.rewards import RewardClient
+from workers.scoring import score_samples
 from workers.types import (
     DRAINED,
     FactBatch,
@@ -51,13 +53,15 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._generators = {each.generator_id: each for each in settings.generators}
+        self._scorers = {each.scorer_id: each for each in settings.scorers}
         self._clients = {each.endpoint: ModelClient(each.endpoint) for each in settings.generators}
+        self._reward_clients = {each.endpoint: RewardClient(each.endpoint) for each in settings.scorers}
         self._stack = AsyncExitStack()
         self._queued_samples = 0
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
-        for client in self._clients.values():
+        for client in self._all_clients:
             await self._stack.enter_async_context(client)
         return self
 
@@ -79,12 +83,12 @@ class Worker:
 
     async def drain(self) -> None:
         """Send nothing more: requests in flight are finished and delivered, tasks cut short end as `DRAINED`."""
-        for client in self._clients.values():
+        for client in self._all_clients:
             client.drain()
 
     def health(self) -> WorkerHealth:
         """State of the endpoints as seen from here; reads plain values only, so any thread may call it."""
-        clients = tuple(self._clients.values())
+        clients = self._all_clients
         failures: dict[str, int] = {}
         for client in clients:
             for kind, count in client.failures.items():
@@ -98,6 +102,10 @@ class Worker:
             events=tuple(event for client in clients for event in client.drain_events()),
             failures=failures,
         )
+
+    @property
+    def _all_clients(self) -> tuple[ModelClient | RewardClient, ...]:
+        return (*self._clients.values(), *self._reward_clients.values())
 
     async def _run_tasks(self, lot: Sequence[Task], queue: Deliveries) -> None:
         try:
@@ -122,9 +130,11 @@ class Worker:
 
     async def _perform(self, task: Task, queue: Deliveries) -> bool:
         """Deliver all the task owes; False if the worker drains and something is left."""
-        assert isinstance(task, SampleTask)
-        generator = self._generators[task.generator_id]
-        return await draw_samples(task, generator, self._clients[generator.endpoint], queue)
+        if isinstance(task, SampleTask):
+            generator = self._generators[task.generator_id]
+            return await draw_samples(task, generator, self._clients[generator.endpoint], queue)
+        scorer = self._scorers[task.scorer_id]
+        return await score_samples(task, scorer, self._reward_clients[scorer.endpoint], queue)
 
 
 def _leaves(group: BaseExceptionGroup[WorkerError]) -> Iterator[BaseException]:

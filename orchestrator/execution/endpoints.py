@@ -20,6 +20,7 @@ from orchestrator.store import LaneRecord
 from workers.errors import EndpointError
 from workers.http import open_session
 from workers.probe import probe
+from workers.rewards import probe_scorer
 from workers.types import EndpointSettings, GeneratorSettings, ScorerSettings
 
 
@@ -95,7 +96,9 @@ async def _scorer(
     scorer = spec.scorers[name]
     revision = revision_of_scorer(scorer)
     urls = [await stack.enter_async_context(embedded_server(scorer.built_in))] if scorer.built_in else []
-    return scorer_settings(name, scorer, scorer_id, urls=urls, revision=revision)
+    settings = scorer_settings(name, scorer, scorer_id, urls=urls, revision=revision)
+    await _ask_scorer(settings, reporter)
+    return settings
 
 
 def share_of(endpoint: EndpointSettings, workers: int) -> EndpointSettings:
@@ -110,6 +113,23 @@ def share_of(endpoint: EndpointSettings, workers: int) -> EndpointSettings:
         requests_per_minute=part(endpoint.requests_per_minute),
         tokens_per_minute=part(endpoint.tokens_per_minute),
     )
+
+
+async def _ask_scorer(settings: ScorerSettings, reporter: Reporter) -> None:
+    """Raise EndpointProblem if the server will never give this sweep scores, or breaks the contract of a scorer."""
+    try:
+        async with open_session() as session:
+            found = await probe_scorer(session, settings.endpoint.urls[0], settings)
+    except EndpointError as error:
+        if error.retryable:
+            reporter.note(f"{settings.endpoint.name}: {error}; the run will wait for it")
+            return
+        raise EndpointProblem(
+            f"scorer {settings.endpoint.name!r} at {', '.join(settings.endpoint.urls)}: {error}",
+            remedy="check format, model, endpoints and api_key_env in the sweep file, or ask `ttc doctor SWEEP.yaml`",
+        ) from error
+    for note in found.notes:
+        reporter.note(f"{settings.endpoint.name}: {note}")
 
 
 async def _ask(settings: GeneratorSettings, reporter: Reporter) -> bool:

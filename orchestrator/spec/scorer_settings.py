@@ -11,10 +11,8 @@ from typing import Any
 from orchestrator.spec.scorers import AnyScorer, JudgeScorer, OrmScorer, PrmScorer
 from orchestrator.spec.settings import endpoint_settings, sampling
 from workers.identity import fingerprint
+from workers.rewards import format_version
 from workers.types import RewardOptions, ScorerKind, ScorerSettings, Transport
-
-REWARD_FORMAT_VERSION = "1"
-"""Raised when the text that is scored, or the place where a score is read, changes for any format."""
 
 
 def scorer_meaning(scorer: AnyScorer, *, revision: str | None = None) -> dict[str, Any]:
@@ -28,7 +26,7 @@ def scorer_meaning(scorer: AnyScorer, *, revision: str | None = None) -> dict[st
     return {
         "kind": scorer.kind,
         "format": wire_format(scorer),
-        "format_version": REWARD_FORMAT_VERSION,
+        "format_version": format_version(wire_format(scorer)),
         "model": scorer.served_name,
         "revision": scorer.revision if scorer.revision is not None else revision,
         "options": {
