@@ -24,10 +24,24 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'user' %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
 )
 END = 1
+TAG = "<|step|>"
 
 
-def write_model(folder: Path, *, heads: int = 4, kv_heads: int = 2, context: int = 256, **sizes: Any) -> Path:
-    """Write a folder with random weights; `sizes` override TINY and may add any field of config.json."""
+def write_model(
+    folder: Path,
+    *,
+    heads: int = 4,
+    kv_heads: int = 2,
+    context: int = 256,
+    role: str | None = None,
+    is_half: bool = False,
+    **sizes: Any,
+) -> Path:
+    """Write a folder with random weights; `sizes` override TINY and may add any field of config.json.
+
+    `role` (prm or orm) makes it a reward model, whose tokenizer has one token more: the tag. `is_half` stores
+    float16.
+    """
     config = {
         "model_type": "llama",
         **TINY,
@@ -42,28 +56,36 @@ def write_model(folder: Path, *, heads: int = 4, kv_heads: int = 2, context: int
         **sizes,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(has_tag=role is not None)
     config["vocab_size"] = tokenizer.get_vocab_size()
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE}))
-    save_file(_weights(config), folder / "model.safetensors")
+    weights = _weights(config)
+    if is_half:
+        weights = {name: tensor.astype(np.float16) for name, tensor in weights.items()}
+    save_file(weights, folder / "model.safetensors")
+    if role is not None:
+        settings = {"role": role, "tag": TAG, "labels": ["+", "-"]}
+        (folder / "reward.json").write_text(json.dumps(settings))
     return folder
 
 
-def build_tokenizer() -> Tokenizer:
-    """Single characters, the blank line as one token, and the specials pad, end and unknown."""
+def build_tokenizer(*, has_tag: bool = False) -> Tokenizer:
+    """Single characters, the blank line as one token, the specials pad, end and unknown, and perhaps the tag."""
     specials = ("<pad>", "<end>", "<unk>")
     characters = ("\n", *(chr(code) for code in range(32, 127)))
     vocabulary = {token: index for index, token in enumerate((*specials, *characters))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", fuse_unk=False))
     tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in specials])
     tokenizer.add_tokens([AddedToken("\n\n", normalized=False)])
+    if has_tag:
+        tokenizer.add_special_tokens([AddedToken(TAG, normalized=False, special=True)])
     tokenizer.decoder = decoders.Fuse()
     return tokenizer
 
 
-def _weights(config: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+def _weights(config: dict[str, Any]) -> dict[str, NDArray[Any]]:
     """Draw weights large enough that distributions are neither flat nor one-hot, and norms that are not 1."""
     random = np.random.default_rng(7)
     hidden, inner, width = config["hidden_size"], config["intermediate_size"], config["head_dim"]
@@ -123,6 +145,13 @@ class Reference:
         """Log-softmax of the logits after every token."""
         logits = self.logits(tokens)
         return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+    def margins(self, tokens: list[int], tag: int, good: int, bad: int) -> list[float]:
+        """The difference of the logits of two labels after every tag."""
+        logits = self.logits(tokens)
+        return [
+            float(row[good] - row[bad]) for token, row in zip(tokens, logits, strict=True) if token == tag
+        ]
 
     def _attention(self, prefix: str, h: Doubles) -> Doubles:
         count, width = len(h), self.config["head_dim"]

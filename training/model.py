@@ -47,7 +47,11 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(width, shape.hidden_size, bias=False)
 
     def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        past: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Map (batch, tokens, hidden) to the same shape; also give the keys and values seen so far."""
         query = rotate(self._split(self.q_proj(x)), angles)
@@ -55,7 +59,10 @@ class Attention(nn.Module):
         value = self._split(self.v_proj(x))
         if past is not None:
             key, value = torch.cat((past[0], key), dim=2), torch.cat((past[1], value), dim=2)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=past is None)
+        is_causal = past is None and mask is None
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=is_causal
+        )
         joined: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return joined, key, value
 
@@ -89,10 +96,14 @@ class Layer(nn.Module):
         self.mlp = Mlp(shape)
 
     def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        past: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Map (batch, tokens, hidden) to the same shape; also give this layer's keys and values."""
-        mixed, key, value = self.self_attn(self.input_layernorm(x), angles, past)
+        mixed, key, value = self.self_attn(self.input_layernorm(x), angles, past, mask)
         x = x + mixed
         return x + self.mlp(self.post_attention_layernorm(x)), key, value
 
@@ -119,6 +130,20 @@ class Decoder(nn.Module):
             cache.append((key, value))
         return self.norm(x), cache
 
+    def branches(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Map texts that share beginnings, laid out as trees, to hidden states (batch, tokens, hidden).
+
+        `positions` (batch, tokens) counts from the root, and `mask` (batch, 1, tokens, tokens) is true where the
+        second token lies on the way from the root to the first, itself included.
+        """
+        cosine, sine = rotation(self.shape, 0, int(positions.max()) + 1)
+        angles = cosine[positions][:, None], sine[positions][:, None]
+        x = self.embed_tokens(tokens)
+        for layer in self.layers:
+            x, _, _ = layer(x, angles, None, mask)
+        normal: Tensor = self.norm(x)
+        return normal
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Map hidden states (..., hidden) to logits (..., vocabulary)."""
         return functional.linear(hidden, self.embed_tokens.weight)
@@ -138,15 +163,17 @@ def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     return x * angles[0] + torch.cat((-second, first), dim=-1) * angles[1]
 
 
-def save(model: Decoder, directory: Path, *, pad: int, end: int) -> None:
-    """Write config.json, generation_config.json and model.safetensors (float32, Hugging Face names)."""
+def save(model: Decoder, directory: Path, *, pad: int, end: int, dtype: torch.dtype = torch.float32) -> None:
+    """Write config.json, generation_config.json and model.safetensors (Hugging Face names)."""
     directory.mkdir(parents=True, exist_ok=True)
-    weights = {f"model.{name}": tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {
+        f"model.{name}": tensor.detach().to(dtype).contiguous() for name, tensor in model.state_dict().items()
+    }
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "torch_dtype": "float32",
+        "torch_dtype": str(dtype).removeprefix("torch."),
         **asdict(model.shape),
         "hidden_act": "silu",
         "tie_word_embeddings": True,
@@ -165,13 +192,17 @@ def save(model: Decoder, directory: Path, *, pad: int, end: int) -> None:
 
 
 def load(directory: Path) -> Decoder:
-    """Read a model that `save` wrote."""
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    shape = Shape(**{name: config[name] for name in Shape.__slots__})
-    model = Decoder(shape)
+    """Read a model that `save` wrote, as float32."""
+    model = Decoder(shape_of(directory))
     weights = load_file(directory / "model.safetensors")
     model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in weights.items()})
     return model
+
+
+def shape_of(directory: Path) -> Shape:
+    """Read the sizes of a model that `save` wrote."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return Shape(**{name: config[name] for name in Shape.__slots__})
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 PAD = "<|pad|>"
 END = "<|end|>"
 UNKNOWN = "<unk>"
+STEP = "<|step|>"  # ends a step where a reward model reads; policies do without
 STEP_BREAK = "\n\n"
 SPECIALS = (PAD, END, UNKNOWN)
 CHARACTERS = ("\n", *(chr(code) for code in range(32, 127)))
@@ -40,12 +41,17 @@ CHAT_TEMPLATE = (
 )
 
 
-def build() -> Tokenizer:
-    """Build it: BPE without merges over characters, phrases as added tokens, decoding by concatenation."""
+def build(*, has_tag: bool = False) -> Tokenizer:
+    """Build it: BPE without merges over characters, phrases as added tokens, decoding by concatenation.
+
+    `has_tag` adds the tag of reward models after everything else, so all other ids stay what they are.
+    """
     vocabulary = {token: index for index, token in enumerate((*SPECIALS, *CHARACTERS))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN, fuse_unk=False))
     tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in SPECIALS])
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in PHRASES])
+    if has_tag:
+        tokenizer.add_special_tokens([AddedToken(STEP, normalized=False, special=True)])
     tokenizer.decoder = decoders.Fuse()
     return tokenizer
 
@@ -58,10 +64,10 @@ def id_of(tokenizer: Tokenizer, token: str) -> int:
     return found
 
 
-def save(directory: Path) -> None:
+def save(directory: Path, *, has_tag: bool = False) -> None:
     """Write tokenizer.json and tokenizer_config.json in the layout Hugging Face libraries read."""
     directory.mkdir(parents=True, exist_ok=True)
-    build().save(str(directory / "tokenizer.json"))
+    build(has_tag=has_tag).save(str(directory / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": END,

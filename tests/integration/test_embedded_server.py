@@ -33,6 +33,7 @@ class Client:
 
     session: aiohttp.ClientSession
     running: engine.Engine
+    folder: Path
 
     async def post(self, path: str, status: int = 200, **body: Any) -> Any:
         async with self.session.post(path, json=body) as response:
@@ -67,7 +68,7 @@ async def serving(folder: Path, *, api_key: str | None = None, slots: int = 8) -
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         try:
             async with aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as session:
-                yield Client(session, running)
+                yield Client(session, running, folder)
         finally:
             await runner.cleanup()
 

@@ -28,8 +28,8 @@ class Slots:
     def __init__(self, shape: Architecture, count: int) -> None:
         self.count = count
         size = (shape.layers, count, shape.kv_heads, bucket(shape.context), shape.head_dim)
-        self.keys: Floats = _untouched(size)
-        self.values: Floats = _untouched(size)
+        self.keys: Floats = untouched(size)
+        self.values: Floats = untouched(size)
 
     def put(self, slot: int, prompt: PromptCache) -> None:
         """Copy the keys and values of a prompt into a slot."""
@@ -108,7 +108,7 @@ class PrefillAttention:
 
     def __init__(self, prompts: list[PromptCache], chunks: list[int]) -> None:
         self._work = list(zip(prompts, chunks, strict=True))
-        self._masks = [_causal_mask(chunk) for chunk in chunks]
+        self._masks = [causal_mask(chunk) for chunk in chunks]
 
     def __call__(self, layer: int, query: Floats, key: Floats, value: Floats) -> Floats:
         """Store all keys and values first: later chunks of a prompt attend to earlier ones in this pass."""
@@ -124,7 +124,7 @@ class PrefillAttention:
         return mixed.reshape(padded, heads * head_dim)
 
 
-def _untouched(size: tuple[int, ...]) -> Floats:
+def untouched(size: tuple[int, ...]) -> Floats:
     """Make an array of zeros that takes memory only where it is written, which huge pages would spoil."""
     memory = mmap.mmap(-1, math.prod(size) * np.dtype(np.float32).itemsize)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
@@ -168,7 +168,7 @@ def _attend_group(group: Group, query: Floats, keys: Floats, values: Floats, mix
             out=weights[start : start + run.count],
         )
     weights[..., length - BUCKET_TOKENS :] += group.mask
-    total = _exponentials(weights)
+    total = exponentials(weights)
     for run in group.runs:
         stored = values[run.slot : run.slot + run.count, :, :length]
         start = run.row - group.start
@@ -185,12 +185,12 @@ def _attend_chunk(query: Floats, prompt: PromptCache, layer: int, chunk: int, ma
     grouped = query.swapaxes(0, 1).reshape(kv_heads, heads // kv_heads, rows, head_dim)
     weights = np.matmul(grouped, keys[:, None].swapaxes(2, 3))
     weights += mask
-    total = _exponentials(weights)
+    total = exponentials(weights)
     mixed: Floats = np.matmul(weights, values[:, None]) / total
     return mixed.reshape(heads, rows, head_dim).swapaxes(0, 1)
 
 
-def _exponentials(weights: Floats) -> Floats:
+def exponentials(weights: Floats) -> Floats:
     """Turn scores into unnormalised softmax weights in place; give their sums over the last axis, kept."""
     weights -= weights.max(axis=-1, keepdims=True)
     np.exp(weights, out=weights)
@@ -218,7 +218,7 @@ def _runs(rows: Ints, start: int, stop: int) -> list[Run]:
     return [Run(a, int(rows[a]), b - a) for a, b in pairwise(edges)]
 
 
-def _causal_mask(chunk: int) -> Floats:
+def causal_mask(chunk: int) -> Floats:
     """Give (CHUNK_TOKENS, keys): minus infinity on keys that come after the query."""
     queries = np.arange(CHUNK_TOKENS) + chunk * CHUNK_TOKENS
     keys = np.arange(bucket((chunk + 1) * CHUNK_TOKENS))

@@ -16,6 +16,7 @@ import numpy as np
 from workers.embedded import sampling
 from workers.embedded.attention import BUCKET_TOKENS, DecodeAttention, Slots
 from workers.embedded.blas import Floats
+from workers.embedded.counters import Counters
 from workers.embedded.model import Ints, Model
 from workers.embedded.prompts import Prompt, Prompts
 from workers.embedded.sampling import Doubles, Sampling
@@ -86,20 +87,6 @@ class Generation:
     cached_tokens: int
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None
     """One a prompt token; the first has none."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since the start; tokens of aborted samples are counted as they are made."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    generated_tokens: int = 0
-    aborted_tokens: int = 0
-    """Tokens of samples that were cancelled before their end; part of `generated_tokens`."""
-    steps: int = 0
-    finished: dict[str, int] = field(default_factory=lambda: {"stop": 0, "length": 0, "abort": 0, "error": 0})
-    """Samples by how they ended."""
 
 
 @dataclass(slots=True, eq=False)

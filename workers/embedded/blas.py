@@ -22,8 +22,8 @@ TRIALS = 64
 
 def product(x: Floats, weight: Floats, block: int) -> Floats:
     """Multiply (rows, inputs) by (inputs, outputs), `block` rows at a time; rows must be whole blocks."""
-    blocks = x.reshape(-1, block, x.shape[1])
-    result: Floats = np.matmul(blocks, weight).reshape(len(x), -1)
+    blocks = x.reshape(len(x) // block, block, x.shape[1])
+    result: Floats = np.matmul(blocks, weight).reshape(len(x), weight.shape[1])
     return result
 
 

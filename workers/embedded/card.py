@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workers.embedded import reward as rewards
 from workers.embedded import text as texts
 from workers.embedded.model import Architecture
+from workers.embedded.reward import Reward
 from workers.embedded.sampling import Sampling
 from workers.embedded.text import Text
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One served model: its name, tokenizer and limits, and the sampling of requests that leave it open."""
+    """One served model: its name, tokenizer and limits, the sampling of requests that leave it open, its role."""
 
     name: str
     text: Text
@@ -27,16 +29,22 @@ class Card:
     vocabulary: int
     end_ids: tuple[int, ...]
     default_sampling: Sampling
+    reward: Reward | None = None
+    """How it is read as a reward model; None: it is a policy."""
 
 
 def load(folder: Path, architecture: Architecture) -> Card:
-    """Read tokenizer.json and generation_config.json; the model is named after its folder."""
+    """Read tokenizer.json, generation_config.json and reward.json; the model is named after its folder.
+
+    Raises UnsupportedModelError for a reward.json that makes no sense.
+    """
     path = folder / "generation_config.json"
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     ends = settings.get("eos_token_id") or []
+    text = texts.load(folder)
     return Card(
         name=folder.name,
-        text=texts.load(folder),
+        text=text,
         context=architecture.context,
         vocabulary=architecture.vocabulary,
         end_ids=tuple({*architecture.end_ids, *([ends] if isinstance(ends, int) else ends)}),
@@ -45,4 +53,5 @@ def load(folder: Path, architecture: Architecture) -> Card:
             top_p=settings.get("top_p") or 1.0,
             top_k=settings.get("top_k") or 0,
         ),
+        reward=rewards.load(folder, text),
     )

@@ -1,28 +1,56 @@
-"""The thread that decodes, seen from asyncio: ask for samples, await them, cancel to give their slots back.
+"""The thread that decodes and scores, seen from asyncio: ask, await, cancel to give back what is held.
 
-Everything that decides lives in `batch.py`; here are one thread, one queue of commands into it, and futures
-out of it.
+Everything that decides lives in `batch.py` and `scores.py`; here are one thread that lets them take turns, one
+queue of commands into it, and futures out of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self, TypeVar
 
 from workers.embedded import card as cards
 from workers.embedded import model as network
-from workers.embedded.batch import Batch, Counters, Generation, Job, Request
+from workers.embedded.batch import Batch, Generation, Request
 from workers.embedded.card import Card
+from workers.embedded.counters import Counters
+from workers.embedded.scores import Scorer, Scoring, Texts
 
 DEFAULT_SLOTS = 128
 CACHED_PROMPT_TOKENS = 16_384
 
 Command = Callable[[], None]
+Result = TypeVar("Result", covariant=True)
+Wish = TypeVar("Wish", contravariant=True)
+
+
+class Job(Protocol[Result]):
+    """A request under way."""
+
+    def result(self) -> Result:
+        """Give what was asked for, once the job is reported as complete."""
+
+
+class Machine(Protocol[Wish, Result]):
+    """A state machine that the thread drives: `batch.py` decodes, `scores.py` scores."""
+
+    @property
+    def is_idle(self) -> bool:
+        """True when a step would do nothing."""
+
+    def submit(self, request: Wish) -> Job[Result]:
+        """Queue a request."""
+
+    def cancel(self, job: Any) -> None:
+        """Drop what is left of a job of this machine."""
+
+    def step(self) -> Sequence[Job[Result]]:
+        """Do a bounded piece of work; give the jobs complete now."""
 
 
 class EngineError(RuntimeError):
@@ -30,17 +58,18 @@ class EngineError(RuntimeError):
 
 
 class Engine:
-    """Generates samples in one worker thread; use it as an async context manager."""
+    """Generates samples and scores texts in one worker thread; use it as an async context manager."""
 
-    def __init__(self, batch: Batch, card: Card) -> None:
+    def __init__(self, batch: Batch, card: Card, scorer: Scorer | None = None) -> None:
         self.card = card
         self.failed = asyncio.Event()
         """Set when the thread has died of `failure`."""
         self.failure: Exception | None = None
-        self._batch = batch
+        self._batch, self._scorer = batch, scorer
+        self._machines: list[Machine[Any, Any]] = [batch] if scorer is None else [batch, scorer]
         self._commands: SimpleQueue[Command] = SimpleQueue()
-        self._jobs: dict[asyncio.Future[Generation], Job] = {}  # touched by the thread alone
-        self._pending: set[asyncio.Future[Generation]] = set()  # touched by the event loop alone
+        self._futures: dict[Job[Any], asyncio.Future[Any]] = {}  # touched by the thread alone
+        self._pending: set[asyncio.Future[Any]] = set()  # touched by the event loop alone
         self._is_stopping = False
         self._has_ended = False
         self._thread = threading.Thread(target=self._run, name="embedded-engine", daemon=True)
@@ -69,51 +98,69 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Samples without a slot."""
-        return self._batch.waiting
+        """Samples without a slot, and texts without scores."""
+        return self._batch.waiting + (self._scorer.waiting if self._scorer else 0)
 
     async def generate(self, request: Request) -> Generation:
         """Draw the samples of one request. Cancelling frees their slots before the next token is made.
 
         Raises EngineError when the decoding thread has ended.
         """
+        return await self._ask(self._batch, request)
+
+    async def score(self, request: Texts) -> Scoring:
+        """Score texts with a reward model. Cancelling drops those that are not done yet.
+
+        Raises EngineError when the decoding thread has ended.
+        """
+        assert self._scorer is not None, "this model is a policy"
+        return await self._ask(self._scorer, request)
+
+    async def _ask(self, machine: Machine[Wish, Result], request: Wish) -> Result:
         if self._has_ended:
             raise EngineError(EngineError.__doc__) from self.failure
-        future: asyncio.Future[Generation] = self._loop.create_future()
+        future: asyncio.Future[Result] = self._loop.create_future()
+        jobs: list[Job[Result]] = []
+
+        def submit() -> None:
+            jobs.append(machine.submit(request))
+            self._futures[jobs[0]] = future
+
+        def cancel() -> None:
+            if self._futures.pop(jobs[0], None) is not None:
+                machine.cancel(jobs[0])
+
         self._pending.add(future)
-        self._commands.put(lambda: self._submit(request, future))
+        self._commands.put(submit)
         try:
             return await future
         except asyncio.CancelledError:
-            self._commands.put(lambda: self._cancel(future))
+            self._commands.put(cancel)
             raise
         finally:
             self._pending.discard(future)
 
     def _run(self) -> None:
-        """Decode until told to stop. Whatever goes wrong ends the engine and reaches everybody who waits."""
+        """Work until told to stop. Whatever goes wrong ends the engine and reaches everybody who waits."""
         try:
             while self._obey():
-                finished = set(self._batch.step())
-                for future in [future for future, job in self._jobs.items() if job in finished]:
-                    self._loop.call_soon_threadsafe(_resolve, future, self._jobs.pop(future).result())
+                done = [job for machine in self._machines if not machine.is_idle for job in machine.step()]
+                if done:
+                    results = [(self._futures.pop(job), job.result()) for job in done]
+                    self._loop.call_soon_threadsafe(_resolve, results)
         except Exception as error:  # any error at all: this is the boundary of the thread
             self.failure = error
             self._loop.call_soon_threadsafe(self._end)
 
     def _obey(self) -> bool:
-        """Carry out the commands that have come in; sleep while there is nothing to decode. False: stop."""
-        while not self._is_stopping and (self._batch.is_idle or not self._commands.empty()):
+        """Carry out the commands that have come in; sleep while there is nothing to do. False: stop."""
+        while not self._is_stopping and (self._is_idle or not self._commands.empty()):
             self._commands.get()()
         return not self._is_stopping
 
-    def _submit(self, request: Request, future: asyncio.Future[Generation]) -> None:
-        self._jobs[future] = self._batch.submit(request)
-
-    def _cancel(self, future: asyncio.Future[Generation]) -> None:
-        job = self._jobs.pop(future, None)
-        if job is not None:
-            self._batch.cancel(job)
+    @property
+    def _is_idle(self) -> bool:
+        return all(machine.is_idle for machine in self._machines)
 
     def _stop(self) -> None:
         self._is_stopping = True
@@ -135,9 +182,13 @@ def load(folder: Path, *, slots: int = DEFAULT_SLOTS, cached_tokens: int = CACHE
     """
     model = network.load(folder)
     card = cards.load(folder, model.architecture)
-    return Engine(Batch(model, card.text, card.end_ids, slots=slots, cached_tokens=cached_tokens), card)
+    batch = Batch(model, card.text, card.end_ids, slots=slots, cached_tokens=cached_tokens)
+    if card.reward is None:
+        return Engine(batch, card)
+    return Engine(batch, card, Scorer(model, card.reward, batch.counters, cached_tokens=cached_tokens))
 
 
-def _resolve(future: asyncio.Future[Generation], generation: Generation) -> None:
-    if not future.done():
-        future.set_result(generation)
+def _resolve(results: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+    for future, result in results:
+        if not future.done():
+            future.set_result(result)

@@ -93,16 +93,20 @@ class Model:
         """Number of weights, norms not counted."""
         return self._embedding.size + sum(matrix.size for matrix in self._matrices())
 
-    def forward(self, tokens: Ints, positions: Ints, attend: Attend) -> Floats:
+    def forward(self, tokens: Ints, positions: Ints, attend: Attend, kept: Ints | None = None) -> Floats:
         """Map token ids at positions, (rows,) each, to normalised hidden states (rows, hidden).
 
-        `rows` must be a multiple of `block`; what the caller pads with does not matter.
+        `rows` must be a multiple of `block`; what the caller pads with does not matter. With `kept`, a multiple of
+        `block` too, the last layer mixes those rows only, `attend` gives them alone, and so does the result.
         """
         x = self._embedding[tokens]
         cos, sin = self._cos[positions][:, None], self._sin[positions][:, None]
         for index, layer in enumerate(self._layers):
             query, key, value = self._heads(self._times(self._normal(x), layer.qkv), cos, sin)
-            x += self._times(attend(index, query, key, value), layer.attention_out)
+            mixed = attend(index, query, key, value)
+            if kept is not None and index == len(self._layers) - 1:
+                x = x[kept]
+            x += self._times(mixed, layer.attention_out)
             x += self._times(_swiglu(self._times(self._normal(x), layer.gate_up)), layer.down)
         return self._normal(x)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -49,17 +49,25 @@ class RequestError(Exception):
     """The request cannot be served as it is."""
 
     def __init__(
-        self, message: str, param: str | None = None, *, status: int = 400, kind: str = "BadRequestError"
+        self,
+        message: str,
+        param: str | None = None,
+        *,
+        value: int | None = None,
+        status: int = 400,
+        kind: str = "BadRequestError",
     ) -> None:
         super().__init__(message)
         self.param = param
+        self.value = value
         self.status = status
         self.kind = kind
 
     @property
     def body(self) -> dict[str, Any]:
         """The JSON body, as vLLM words it."""
-        suffix = f" (parameter={self.param})" if self.param else ""
+        value = "" if self.value is None else f", value={self.value}"
+        suffix = f" (parameter={self.param}{value})" if self.param else ""
         return {
             "error": {
                 "message": f"{self}{suffix}",
@@ -128,13 +136,24 @@ class _Part(BaseModel):
     text: str
 
 
-class _Message(BaseModel):
+class Message(BaseModel):
+    """One message of a chat."""
+
     role: str
     content: str | list[_Part] | None = None
 
 
+class Chat(Protocol):
+    """A body with messages."""
+
+    messages: list[Message]
+    add_special_tokens: bool | None
+    add_generation_prompt: bool | None
+    continue_final_message: bool
+
+
 class _ChatBody(_Body):
-    messages: list[_Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = None
     logprobs: Flag = False
     top_logprobs: int | None = None
@@ -144,7 +163,7 @@ class _ChatBody(_Body):
 
 class _TokenizeBody(BaseModel):
     prompt: str | None = None
-    messages: list[_Message] = []
+    messages: list[Message] = []
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: Flag = False
@@ -160,8 +179,8 @@ Body = TypeVar("Body", bound=BaseModel)
 
 def parse_completion(data: Any, card: Card, draw: Draw) -> Parsed:
     """Parse the body of /v1/completions. Raises RequestError."""
-    body = _validated(_CompletionBody, data)
-    _check_model(body.model, card)
+    body = validated(_CompletionBody, data)
+    check_model(body.model, card)
     prompts = _prompts(body, card)
     wanted = _wanted(body.logprobs, body, has_prompt=body.echo and body.logprobs is not None)
     max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
@@ -173,9 +192,9 @@ def parse_completion(data: Any, card: Card, draw: Draw) -> Parsed:
 
 def parse_chat(data: Any, card: Card, draw: Draw) -> Parsed:
     """Parse the body of /v1/chat/completions. Raises RequestError."""
-    body = _validated(_ChatBody, data)
-    _check_model(body.model, card)
-    prompt = _chat_ids(body, card)
+    body = validated(_ChatBody, data)
+    check_model(body.model, card)
+    prompt = chat_ids(body, card)
     if body.top_logprobs and not body.logprobs:
         raise RequestError("when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs")
     wanted = _wanted((body.top_logprobs or 0) if body.logprobs else None, body, has_prompt=False)
@@ -189,11 +208,11 @@ def parse_chat(data: Any, card: Card, draw: Draw) -> Parsed:
 
 def parse_tokenize(data: Any, card: Card) -> dict[str, Any]:
     """Serve the body of /tokenize: a prompt, or messages to be rendered. Raises RequestError."""
-    body = _validated(_TokenizeBody, data)
+    body = validated(_TokenizeBody, data)
     if body.prompt is None and not body.messages:
         raise RequestError("Either prompt or messages must be given.", "prompt")
     if body.prompt is None:
-        tokens = list(_chat_ids(body, card))
+        tokens = list(chat_ids(body, card))
     else:
         tokens = card.text.encode(body.prompt, add_special_tokens=body.add_special_tokens is not False)
     names = [card.text.token(token) for token in tokens] if body.return_token_strs else None
@@ -202,15 +221,16 @@ def parse_tokenize(data: Any, card: Card) -> dict[str, Any]:
 
 def parse_detokenize(data: Any, card: Card) -> dict[str, Any]:
     """Serve the body of /detokenize. Raises RequestError."""
-    body = _validated(_DetokenizeBody, data)
-    _check_ids(body.tokens, card, "tokens")
+    body = validated(_DetokenizeBody, data)
+    check_ids(body.tokens, card, "tokens")
     return {"prompt": card.text.decode(body.tokens, skip_special_tokens=False)}
 
 
-def _validated(kind: type[Body], data: Any) -> Body:
+def validated(kind: type[Body], data: Any, neutral: Mapping[str, tuple[Any, ...]] = NEUTRAL) -> Body:
+    """Check a body field by field. Raises RequestError, also for fields whose value is not in `neutral`."""
     if not isinstance(data, dict):
         raise RequestError("The body must be a JSON object.", kind="Bad Request")
-    _refuse_unsupported(data)
+    _refuse_unsupported(data, neutral)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -221,15 +241,16 @@ def _validated(kind: type[Body], data: Any) -> Body:
         ) from None
 
 
-def _refuse_unsupported(data: Mapping[str, Any]) -> None:
+def _refuse_unsupported(data: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
     """Refuse what would silently give something else than was asked for."""
-    for name, neutral in NEUTRAL.items():
+    for name, harmless in neutral.items():
         value = data.get(name)
-        if value is not None and value not in neutral and value not in ([], {}):
+        if value is not None and value not in harmless and value not in ([], {}):
             raise RequestError(f"{name}={value!r} is not supported by this server.", name)
 
 
-def _check_model(name: str | None, card: Card) -> None:
+def check_model(name: str | None, card: Card) -> None:
+    """Raise RequestError if another model is asked for."""
     if name not in (None, "", card.name):
         message = f"The model `{name}` does not exist. Valid aliases: {card.name}."
         raise RequestError(message, "model", status=404, kind="NotFoundError")
@@ -248,7 +269,7 @@ def _prompts(body: _CompletionBody, card: Card) -> list[tuple[int, ...]]:
 def _prompt_ids(prompt: Any, body: _Body, card: Card) -> tuple[int, ...]:
     if isinstance(prompt, str):
         return tuple(card.text.encode(prompt, add_special_tokens=body.add_special_tokens is not False))
-    _check_ids(prompt, card, "prompt")
+    check_ids(prompt, card, "prompt")
     return tuple(prompt)
 
 
@@ -259,7 +280,8 @@ def _prompt_text(prompt: Any, index: int, ids: Sequence[int], card: Card) -> str
     return prompt[index] if isinstance(prompt[0], str) else card.text.decode(ids, skip_special_tokens=False)
 
 
-def _chat_ids(body: _ChatBody | _TokenizeBody, card: Card) -> tuple[int, ...]:
+def chat_ids(body: Chat, card: Card) -> tuple[int, ...]:
+    """Render and encode messages. Raises RequestError where the model has no chat template."""
     if body.continue_final_message and body.add_generation_prompt:
         raise RequestError("Cannot set both `continue_final_message` and `add_generation_prompt` to True.")
     try:
@@ -269,11 +291,12 @@ def _chat_ids(body: _ChatBody | _TokenizeBody, card: Card) -> tuple[int, ...]:
     return tuple(card.text.encode(rendered, add_special_tokens=bool(body.add_special_tokens)))
 
 
-def _contents(messages: Sequence[_Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": _content(message)} for message in messages]
+def _contents(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": content(message)} for message in messages]
 
 
-def _content(message: _Message) -> str:
+def content(message: Message) -> str:
+    """Give the text of a message, its parts joined."""
     if isinstance(message.content, list):
         return "".join(part.text for part in message.content)
     return message.content or ""
@@ -290,7 +313,7 @@ def _requests(
     """Make one engine request a prompt; child j of each gets seed + j, also when prompts share a seed."""
     sampling = _sampling(body, card.default_sampling)
     _check_count(body.n, sampling)
-    _check_ids(body.logprob_token_ids, card, "logprob_token_ids")
+    check_ids(body.logprob_token_ids, card, "logprob_token_ids")
     limits = Limits(
         max_tokens=max_tokens,
         stop=tuple(stop for stop in body.stop if stop),
@@ -333,10 +356,12 @@ def _check_count(count: int, sampling: Sampling) -> None:
         raise RequestError(f"n must be 1 when using greedy sampling, got {count}.")
 
 
-def _check_ids(ids: Sequence[int], card: Card, param: str) -> None:
-    bad = [token for token in ids if not 0 <= token < card.vocabulary]
-    if bad:
-        raise RequestError(f"Token id {bad[0]} is out of vocabulary.", param)
+def check_ids(ids: Sequence[int], card: Card, param: str) -> None:
+    """Raise RequestError for a token id that the model does not have."""
+    if not ids or (min(ids) >= 0 and max(ids) < card.vocabulary):
+        return
+    bad = next(token for token in ids if not 0 <= token < card.vocabulary)
+    raise RequestError(f"Token id {bad} is out of vocabulary.", param)
 
 
 def _check_length(length: int, max_tokens: int, context: int) -> None:

@@ -1,6 +1,7 @@
 """The bodies of replies: completions, chat completions, models and metrics, shaped as vLLM shapes them.
 
-Pure functions of a parsed request and its generations; knows neither aiohttp nor the engine's thread.
+Pure functions of a parsed request and its generations; knows neither aiohttp nor the engine's thread. Replies with
+scores are in `score_replies.py`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from workers.embedded.batch import Completion, Counters, Generation, TokenLogprobs
+from workers.embedded.batch import Completion, Generation, TokenLogprobs
 from workers.embedded.card import Card
+from workers.embedded.counters import Counters
 from workers.embedded.protocol import Parsed
 
 

@@ -2,7 +2,11 @@
 
 A client that closes its connection cancels its handler, and with it the samples it waits for; that needs
 `handler_cancellation=True`, which `serve.py` sets. Knows HTTP; what is valid and what replies look like is
-decided in `protocol.py` and `replies.py`.
+decided in `protocol.py` and `replies.py`, for scores in `score_requests.py` and `score_replies.py`.
+
+A reward model has the routes that vLLM gives one: /pooling, and for one number a text /classify and /score. Unlike
+vLLM it keeps the routes of a policy too: it is one process, and reading the labels' log-probabilities of a
+completion is another way to the same scores.
 """
 
 from __future__ import annotations
@@ -20,12 +24,14 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from workers.embedded import protocol, replies
+from workers.embedded import protocol, replies, score_replies, score_requests
 from workers.embedded.batch import Generation, Request
 from workers.embedded.card import Card
 from workers.embedded.engine import Engine, EngineError
 from workers.embedded.protocol import Parsed, RequestError
 from workers.embedded.replies import Heading
+from workers.embedded.reward import Reward, Role
+from workers.embedded.scores import Scoring
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 OPEN_PATHS = frozenset({"/health", "/version", "/metrics"})  # what probes and scrapers read needs no key
@@ -33,6 +39,8 @@ SEED_BITS = 62  # leaves room for seed + j below 2^63
 
 Parse = Callable[[Any, Card, protocol.Draw], Parsed]
 Build = Callable[[Heading, Parsed, Sequence[Generation], Card], dict[str, Any]]
+ParseTexts = Callable[[Any, Card, Reward], score_requests.Parsed]
+BuildScores = Callable[[Heading, score_requests.Parsed, Scoring, Card, Reward], dict[str, Any]]
 
 
 def create_app(
@@ -48,11 +56,14 @@ def create_app(
             web.get("/v1/models", server.models),
             web.post("/tokenize", server.tokenize),
             web.post("/detokenize", server.detokenize),
+            web.post("/generative_scoring", server.generative_scoring),
             web.get("/health", server.health),
             web.get("/version", server.version),
             web.get("/metrics", server.metrics),
         ]
     )
+    if engine.card.reward is not None:
+        app.add_routes(RewardServer(engine, engine.card.reward).routes())
     return app
 
 
@@ -84,6 +95,13 @@ class Server:
         """Serve /detokenize."""
         return _json(protocol.parse_detokenize(await _body(request), self._card))
 
+    async def generative_scoring(self, request: web.Request) -> web.Response:
+        """Serve /generative_scoring."""
+        labelled = score_requests.parse_generative_scoring(await _body(request), self._card)
+        generations = await self._draw(labelled.requests)
+        heading = _heading("generative-scoring")
+        return _json(score_replies.generative_scoring(heading, labelled, generations, self._card))
+
     async def health(self, request: web.Request) -> web.Response:
         """Serve /health: 200 while samples can be made, 503 afterwards."""
         return web.Response(status=503 if self._engine.failed.is_set() else 200)
@@ -101,8 +119,7 @@ class Server:
     async def _generate(self, request: web.Request, prefix: str, parse: Parse, build: Build) -> web.Response:
         parsed = parse(await _body(request), self._card, _fresh_seed)
         generations = await self._draw(parsed.requests)
-        heading = Heading(f"{prefix}-{secrets.token_hex(8)}", int(time.time()))
-        return _json(build(heading, parsed, generations, self._card))
+        return _json(build(_heading(prefix), parsed, generations, self._card))
 
     async def _draw(self, requests: Sequence[Request]) -> list[Generation]:
         try:
@@ -111,6 +128,54 @@ class Server:
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
+
+
+class RewardServer:
+    """The handlers that only a reward model has."""
+
+    def __init__(self, engine: Engine, reward: Reward) -> None:
+        self._engine, self._card, self._reward = engine, engine.card, reward
+
+    def routes(self) -> list[web.RouteDef]:
+        """List what vLLM serves for such a model."""
+        routes = [web.post("/pooling", self.pooling)]
+        if self._reward.role is Role.ORM:
+            routes += [web.post("/classify", self.classify)]
+            routes += [web.post(path, self.score) for path in ("/score", "/v1/score")]
+        return routes
+
+    async def pooling(self, request: web.Request) -> web.Response:
+        """Serve /pooling."""
+        parsed, scoring = await self._scored(request, score_requests.parse_pooling)
+        reply = _heading("pooling"), parsed, scoring, self._card, self._reward
+        if not parsed.encoding.format.startswith("bytes"):
+            return _json(score_replies.pooling(*reply))
+        body, headers = score_replies.pooling_bytes(*reply)
+        return web.Response(body=body, headers=headers, content_type="application/octet-stream")
+
+    async def classify(self, request: web.Request) -> web.Response:
+        """Serve /classify."""
+        return await self._answered(
+            request, "classify", score_requests.parse_classify, score_replies.classify
+        )
+
+    async def score(self, request: web.Request) -> web.Response:
+        """Serve /score."""
+        return await self._answered(request, "score", score_requests.parse_score, score_replies.score)
+
+    async def _answered(
+        self, request: web.Request, prefix: str, parse: ParseTexts, build: BuildScores
+    ) -> web.Response:
+        parsed, scoring = await self._scored(request, parse)
+        return _json(build(_heading(prefix), parsed, scoring, self._card, self._reward))
+
+    async def _scored(self, request: web.Request, parse: ParseTexts) -> tuple[score_requests.Parsed, Scoring]:
+        parsed = parse(await _body(request), self._card, self._reward)
+        return parsed, await self._engine.score(parsed.texts)
+
+
+def _heading(prefix: str) -> Heading:
+    return Heading(f"{prefix}-{secrets.token_hex(8)}", int(time.time()))
 
 
 def _fresh_seed() -> int:
@@ -137,7 +202,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _json(error.body, error.status)
     except web.HTTPException as error:
         failure = RequestError(error.reason, status=error.status, kind=type(error).__name__)
-        return _json(failure.body, error.status)
+        # vLLM says no more than `detail` of a path that it does not have
+        return _json({**failure.body, "detail": error.reason}, error.status)
     except EngineError as error:
         return _json(_failure(error).body, 500)
     except Exception as error:  # a fault of ours: the client still gets a body it can read

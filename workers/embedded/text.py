@@ -34,6 +34,8 @@ class Text:
         decoder = json.loads(tokenizer.to_str()).get("decoder") or {}
         # with this decoder a text is its pieces one after another, so pieces can be looked up and joined
         self._pieces = self._all_pieces() if decoder.get("type") == "Fuse" else None
+        self.longest_token = max(map(len, tokenizer.get_vocab(with_added_tokens=True)), default=1)
+        """Characters that one token stands for at most."""
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Turn text into token ids."""
@@ -50,6 +52,11 @@ class Text:
     def token(self, token: int) -> str:
         """Give the text of one token, special tokens included, as log-probabilities name it."""
         return self.decode([token], skip_special_tokens=False) or self._tokenizer.id_to_token(token) or ""
+
+    def id(self, token: str) -> int | None:
+        """Give the id of a token by its text; None where the vocabulary has no such token."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
 
     def render_chat(self, messages: Sequence[Mapping[str, str]], *, continue_final: bool = False) -> str:
         """Render messages (`role`, `content`) as the prompt of the next answer.

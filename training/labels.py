@@ -1,0 +1,180 @@
+r"""Labelled solutions: TRL's layout for process rewards, read, split by problem, and laid out as a reward model reads.
+
+A row has `prompt` (the problem statement), `completions` (its steps, without separators), `labels` (one a step, 0 to 1:
+the share of rollouts from there that were right, or whether any was) and `problem_id`. The last label is the outcome.
+Laid out, every step ends in a tag: `{prompt}\n\n{step}<|step|>\n\n{step}<|step|>`. Knows text and numbers; it must not
+know the network, so it needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as parquet
+from tokenizers import Tokenizer
+
+from training.tokenizer import STEP, STEP_BREAK, id_of
+
+TREE_TOKENS = 320  # attention over a tree costs the square of its size
+HELD_OUT_MODULUS = 10  # one problem in ten, as in Snell et al. (2024)
+
+
+_Encoded = tuple[list[int], tuple[float, ...]]  # token ids, and a label for each tag among them
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """One labelled solution; `labels` are values of the prefixes that end with each step, between 0 and 1."""
+
+    problem_id: str
+    prompt: str
+    steps: tuple[str, ...]
+    labels: tuple[float, ...]
+
+    @property
+    def outcome(self) -> float:
+        """Label of the whole solution."""
+        return self.labels[-1]
+
+    @property
+    def text(self) -> str:
+        """The solution as a reward model reads it."""
+        return (
+            self.prompt.rstrip() + STEP_BREAK + STEP_BREAK.join(step.rstrip() + STEP for step in self.steps)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Solutions of one problem that share beginnings: a node a token, each beginning once, parents before children."""
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+    """Node before each node; -1 before the first."""
+    places: tuple[int, ...]
+    """Nodes of the tags that count."""
+    targets: tuple[float, ...]
+    """Mean label at each of them ..."""
+    weights: tuple[float, ...]
+    """... over so many solutions that pass there."""
+
+
+def read(path: Path) -> list[Solution]:
+    """Read a .parquet file, or JSON lines. Raises ValueError naming the row that is not as it should be."""
+    rows = parquet.read_table(path).to_pylist() if path.suffix == ".parquet" else list(_json_rows(path))
+    return [_solution(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
+
+
+def split(solutions: Sequence[Solution], seed: int) -> tuple[list[Solution], list[Solution]]:
+    """Give what is trained on, and what is held out: whole problems, chosen by a hash of their id and the seed."""
+    is_held = {solution.problem_id: _is_held_out(solution.problem_id, seed) for solution in solutions}
+    kept = [solution for solution in solutions if not is_held[solution.problem_id]]
+    return kept, [solution for solution in solutions if is_held[solution.problem_id]]
+
+
+def trees(
+    solutions: Sequence[Solution], tokenizer: Tokenizer, context: int, *, is_outcome: bool
+) -> list[Tree]:
+    """Encode solutions and join those of a problem, up to `TREE_TOKENS` tokens a tree.
+
+    Texts of more than `context` tokens, or with a tag of their own inside a step, are left out.
+    """
+    encoded = tokenizer.encode_batch([solution.text for solution in solutions])
+    tag = id_of(tokenizer, STEP)
+    by_problem: dict[str, list[_Encoded]] = {}
+    for solution, encoding in zip(solutions, encoded, strict=True):
+        ids: list[int] = encoding.ids
+        if len(ids) <= context and ids.count(tag) == len(solution.labels):
+            by_problem.setdefault(solution.problem_id, []).append((ids, solution.labels))
+    return [tree for each in by_problem.values() for tree in _joined(each, tag, is_outcome=is_outcome)]
+
+
+def summary(name: str, solutions: Sequence[Solution], made: Sequence[Tree]) -> str:
+    """Say how much there is, in one line."""
+    problems = len({solution.problem_id for solution in solutions})
+    steps = sum(len(solution.steps) for solution in solutions)
+    mean = sum(sum(solution.labels) for solution in solutions) / max(steps, 1)
+    right = sum(solution.outcome > 0.5 for solution in solutions) / max(len(solutions), 1)
+    tokens = sum(len(tree.tokens) for tree in made)
+    return (
+        f"{name}: {problems:,} problems, {len(solutions):,} solutions ({right:.1%} right), {steps:,} steps "
+        f"(mean label {mean:.3f}); each beginning once: {len(made):,} trees, {tokens:,} tokens, "
+        f"{sum(len(tree.places) for tree in made):,} labels"
+    )
+
+
+def _joined(texts: list[_Encoded], tag: int, *, is_outcome: bool) -> Iterator[Tree]:
+    """Join texts in the order of their tokens, so that neighbours share most; begin a new tree when one is full."""
+    builder = _Builder(tag, is_outcome)
+    for ids, labels in sorted(texts):
+        if builder.tokens and len(builder.tokens) + len(ids) > TREE_TOKENS:
+            yield builder.tree()
+            builder = _Builder(tag, is_outcome)
+        builder.add(ids, labels)
+    yield builder.tree()
+
+
+class _Builder:
+    """A tree that grows."""
+
+    def __init__(self, tag: int, is_outcome: bool) -> None:
+        self.tokens: list[int] = []
+        self._tag, self._is_outcome = tag, is_outcome
+        self._parents: list[int] = []
+        self._children: dict[tuple[int, int], int] = {}
+        self._labels: dict[int, list[float]] = {}
+
+    def add(self, ids: list[int], labels: Sequence[float]) -> None:
+        """Add a text, and its labels at its tags."""
+        node, tags = -1, []
+        for token in ids:
+            found = self._children.get((node, token))
+            if found is None:
+                found = self._children[node, token] = len(self.tokens)
+                self.tokens.append(token)
+                self._parents.append(node)
+            node = found
+            if token == self._tag:
+                tags.append(node)
+        pairs = list(zip(tags, labels, strict=True))
+        for place, label in pairs[-1:] if self._is_outcome else pairs:
+            self._labels.setdefault(place, []).append(label)
+
+    def tree(self) -> Tree:
+        """Give what there is."""
+        places = sorted(self._labels)
+        means = tuple(sum(self._labels[place]) / len(self._labels[place]) for place in places)
+        counts = tuple(float(len(self._labels[place])) for place in places)
+        return Tree(tuple(self.tokens), tuple(self._parents), tuple(places), means, counts)
+
+
+def _is_held_out(problem_id: str, seed: int) -> bool:
+    digest = sha256(f"{seed}:{problem_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % HELD_OUT_MODULUS == 0
+
+
+def _json_rows(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.strip():
+                yield json.loads(line)
+
+
+def _solution(row: Any, place: str) -> Solution:
+    try:
+        steps, labels = tuple(row["completions"]), tuple(float(label) for label in row["labels"])
+        solution = Solution(str(row["problem_id"]), row["prompt"], steps, labels)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{place}: wanted prompt, completions, labels and problem_id: {type(error).__name__} {error}"
+        ) from None
+    if not steps or len(steps) != len(labels):
+        raise ValueError(f"{place}: {len(steps)} completions and {len(labels)} labels")
+    if not all(0 <= label <= 1 for label in labels):
+        raise ValueError(f"{place}: labels must be between 0 and 1, found {labels}")
+    return solution

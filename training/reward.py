@@ -1,0 +1,424 @@
+"""Fine-tune the embedded policy into a reward model, on solutions that the system itself has labelled.
+
+Run ``python -m training.reward LABELS --out DIR``; LABELS is an export in TRL's layout for process rewards, Parquet or
+JSON lines. ``--outcome`` makes an outcome reward model, from the last label of each solution alone. The loss is binary
+cross-entropy on sigmoid(l+ - l-) after every tag, for soft and hard labels alike (Wang et al., Math-Shepherd; Snell et
+al. on process reward models). A tenth of the problems is held out; the export in ``DIR/best`` is the one with the least
+loss there, and training ends when that has not come down for a while. Solutions of a problem are laid out as a tree, so
+what they share is computed once. A run that was stopped goes on from its last checkpoint when started again with the
+same arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
+
+from training import labels as data
+from training import metrics
+from training import model as network
+from training import tokenizer as text
+from training.labels import Tree
+
+POLICY = Path(__file__).parents[1] / "workers" / "embedded" / "models" / "arithmetic"
+LABELS = ("+", "-")  # good, bad
+POOL_TREES = 512  # sorted by size before they are cut into batches, so that padding is small
+PADDING_MULTIPLE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that decides the outcome of a run; `rate` is the learning rate after `warmup` steps."""
+
+    steps: int
+    seed: int
+    tokens: int  # a step, padding included
+    rate: float
+    final_share: float  # the learning rate ends at this share of its peak
+    warmup: int
+    decay: float
+    weight_power: float  # a label that n solutions share counts n ** weight_power times
+    patience: int  # evaluations without a better loss before the run ends
+    is_outcome: bool
+    is_fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Trees padded to one size; at (rows, places): targets and weights, (labels,) each."""
+
+    tokens: Tensor
+    positions: Tensor
+    mask: Tensor
+    rows: Tensor
+    places: Tensor
+    targets: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the held-out problems say; `loss` in nats a label, the areas under curves for labels above 0.5."""
+
+    step: int
+    loss: float
+    brier: float
+    auc: float
+
+
+def rate_at(plan: Plan, step: int) -> float:
+    """Give the learning rate: linear warm-up, then a cosine down to `final_share` of the peak."""
+    if step < plan.warmup:
+        return plan.rate * (step + 1) / plan.warmup
+    done = (step - plan.warmup) / max(plan.steps - plan.warmup, 1)
+    return plan.rate * (plan.final_share + (1 - plan.final_share) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def batches(plan: Plan, trees: Sequence[Tree], start: int) -> Iterator[Batch]:
+    """Yield the batches of steps start, start+1, ..., epoch after epoch; an epoch has its own seed."""
+    step, epoch, first = 0, 0, 0
+    while step < plan.steps:
+        members = _epoch(plan, trees, epoch)
+        for step in range(max(start, first), min(first + len(members), plan.steps)):
+            yield collate(members[step - first], plan.weight_power)
+        epoch, first = epoch + 1, first + len(members)
+        step = first
+
+
+def _epoch(plan: Plan, trees: Sequence[Tree], epoch: int) -> list[list[Tree]]:
+    """Shuffle, cut into pools, sort each by size, cut it into batches and shuffle these."""
+    draw = random.Random(f"epoch:{plan.seed}:{epoch}")
+    order = list(trees)
+    draw.shuffle(order)
+    cut: list[list[Tree]] = []
+    for at in range(0, len(order), POOL_TREES):
+        cut += _cut(sorted(order[at : at + POOL_TREES], key=lambda tree: len(tree.tokens)), plan.tokens)
+    draw.shuffle(cut)
+    return cut
+
+
+def _cut(ordered: Sequence[Tree], tokens: int) -> list[list[Tree]]:
+    """Cut trees, smallest first, into batches of at most `tokens` tokens with padding, one tree at least."""
+    cut: list[list[Tree]] = []
+    for tree in ordered:
+        if not cut or (len(cut[-1]) + 1) * len(tree.tokens) > tokens:
+            cut.append([])
+        cut[-1].append(tree)
+    return cut
+
+
+def collate(members: Sequence[Tree], weight_power: float) -> Batch:
+    """Lay trees out with their positions and masks; a node of padding sees itself alone."""
+    longest = max(len(tree.tokens) for tree in members)
+    longest += -longest % PADDING_MULTIPLE
+    tokens = torch.zeros((len(members), longest), dtype=torch.long)
+    positions = torch.zeros_like(tokens)
+    mask = torch.eye(longest, dtype=torch.bool).repeat(len(members), 1, 1)
+    for row, tree in enumerate(members):
+        tokens[row, : len(tree.tokens)] = torch.tensor(tree.tokens)
+        for node, parent in enumerate(tree.parents):
+            if parent >= 0:
+                mask[row, node] |= mask[row, parent]
+        positions[row] = mask[row].sum(-1) - 1
+    labelled = [(row, place) for row, tree in enumerate(members) for place in tree.places]
+    weights = [weight**weight_power for tree in members for weight in tree.weights]
+    return Batch(
+        tokens,
+        positions,
+        mask[:, None],
+        torch.tensor([row for row, _ in labelled]),
+        torch.tensor([place for _, place in labelled]),
+        torch.tensor([target for tree in members for target in tree.targets]),
+        torch.tensor(weights),
+    )
+
+
+def margins(
+    model: network.Decoder, batch: Batch, ids: tuple[int, int], *, is_reduced_precision: bool
+) -> Tensor:
+    """Give l+ - l- after each tag, (labels,), in nats."""
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_reduced_precision):
+        hidden = model.branches(batch.tokens, batch.positions, batch.mask)
+    good, bad = model.embed_tokens.weight[ids[0]], model.embed_tokens.weight[ids[1]]
+    return functional.linear(hidden[batch.rows, batch.places].float(), (good - bad)[None])[:, 0]
+
+
+def optimiser_of(model: network.Decoder, plan: Plan) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only."""
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    gains = [parameter for parameter in model.parameters() if parameter.dim() == 1]
+    groups = [{"params": matrices, "weight_decay": plan.decay}, {"params": gains, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.95), eps=1e-9, fused=True)
+
+
+def from_policy(folder: Path, vocabulary: int, *, is_fresh: bool) -> network.Decoder:
+    """Take a policy's network, with one row more for each token that it lacks: the mean of the others."""
+    shape = network.shape_of(folder)
+    model = network.Decoder(replace(shape, vocab_size=vocabulary))
+    if is_fresh:
+        return model
+    state = network.load(folder).state_dict()
+    known = state["embed_tokens.weight"]
+    added = known.mean(0, keepdim=True).expand(vocabulary - len(known), -1)
+    model.load_state_dict({**state, "embed_tokens.weight": torch.cat((known, added))})
+    return model
+
+
+@dataclass(slots=True)
+class Trainer:
+    """One training run: the network, its optimiser, the step it has reached, and the best so far."""
+
+    plan: Plan
+    out: Path
+    is_reduced_precision: bool
+    targets: str
+    tokenizer: Tokenizer
+    model: network.Decoder
+    optimiser: torch.optim.AdamW
+    step: int = 0
+    seconds: float = 0.0  # training time over all runs that this one continues
+    best: Evaluation | None = None
+    since_best: int = 0  # evaluations
+
+    def train(
+        self, trees: Sequence[Tree], held_out: Sequence[Tree], evaluate_every: int, log_every: int
+    ) -> None:
+        """Train to the last step, or until the held-out loss has not come down for `patience` evaluations."""
+        started, before, first = time.monotonic(), self.seconds, self.step
+        losses: list[float] = []
+        if self.step == 0:
+            self._evaluate(held_out)
+        for batch in batches(self.plan, trees, self.step):
+            losses.append(self._update(batch))
+            self.step += 1
+            self.seconds = before + time.monotonic() - started
+            if self.step % log_every == 0:
+                self._report(sum(losses) / len(losses), (self.step - first) / (self.seconds - before))
+                losses.clear()
+            if self.step % evaluate_every == 0 or self.step == self.plan.steps:
+                self._evaluate(held_out)
+                self.save()
+                if self.since_best >= self.plan.patience:
+                    print(f"no better loss for {self.since_best} evaluations: stopped", flush=True)
+                    return
+
+    def save(self) -> None:
+        """Write what a later run needs to go on from here."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": asdict(self.best) if self.best else None,
+            "since_best": self.since_best,
+        }
+        fresh = self.out / "resume.pt.new"
+        torch.save(state, fresh)
+        os.replace(fresh, self.out / "resume.pt")
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, if there is one; log lines of steps that were lost go."""
+        path = self.out / "resume.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds, self.since_best = state["step"], state["seconds"], state["since_best"]
+        self.best = Evaluation(**state["best"]) if state["best"] else None
+        log = self._log
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
+        log.write_text(
+            "".join(line for line in lines if json.loads(line)["step"] <= self.step), encoding="utf-8"
+        )
+
+    @property
+    def _log(self) -> Path:
+        return self.out / "training_log.jsonl"
+
+    def _ids(self) -> tuple[int, int]:
+        return text.id_of(self.tokenizer, LABELS[0]), text.id_of(self.tokenizer, LABELS[1])
+
+    def _update(self, batch: Batch) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate_at(self.plan, self.step)
+        found = margins(self.model, batch, self._ids(), is_reduced_precision=self.is_reduced_precision)
+        each = functional.binary_cross_entropy_with_logits(found, batch.targets, reduction="none")
+        loss = (each * batch.weights).sum() / batch.weights.sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return loss.item()
+
+    @torch.inference_mode()
+    def _evaluate(self, held_out: Sequence[Tree]) -> None:
+        """Measure the held-out problems, each solution as often as it occurred; export what is better than before."""
+        ordered = sorted(held_out, key=lambda tree: len(tree.tokens))
+        cut = [collate(members, 1.0) for members in _cut(ordered, self.plan.tokens)]
+        found = [margins(self.model, batch, self._ids(), is_reduced_precision=False) for batch in cut]
+        result = _measured(self.step, torch.cat(found), cut)
+        is_better = self.best is None or result.loss < self.best.loss
+        self.since_best = 0 if is_better else self.since_best + 1
+        if is_better:
+            self.best = result
+            self.export(self.out / "best")
+        mark = "  best" if is_better else ""
+        print(
+            f"held out, step {self.step}: loss {result.loss:.4f}  Brier {result.brier:.4f}  AUC {result.auc:.4f}{mark}",
+            flush=True,
+        )
+        self._write({key: round(value, 5) for key, value in asdict(result).items()})
+
+    def export(self, directory: Path) -> None:
+        """Write a complete Hugging Face model directory, in float16, with what makes it a reward model."""
+        text.save(directory, has_tag=True)
+        pad, end = text.id_of(self.tokenizer, text.PAD), text.id_of(self.tokenizer, text.END)
+        network.save(self.model, directory, pad=pad, end=end, dtype=torch.float16)
+        role = "orm" if self.plan.is_outcome else "prm"
+        settings = {"role": role, "tag": text.STEP, "labels": list(LABELS), "targets": self.targets}
+        (directory / "reward.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    def _report(self, loss: float, per_second: float) -> None:
+        left_s = (self.plan.steps - self.step) / per_second
+        rate = rate_at(self.plan, self.step - 1)
+        print(
+            f"step {self.step}/{self.plan.steps}  loss {loss:.4f}  lr {rate:.2e}  "
+            f"{per_second:.2f} steps/s  ETA {left_s / 60:.1f} min",
+            flush=True,
+        )
+        self._write({"step": self.step, "train_loss": round(loss, 5), "rate": round(rate, 7)})
+
+    def _write(self, line: dict[str, float]) -> None:
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({**line, "seconds": round(self.seconds, 1)}) + "\n")
+
+
+def _measured(step: int, found: Tensor, cut: Sequence[Batch]) -> Evaluation:
+    targets = torch.cat([batch.targets for batch in cut])
+    weights = torch.cat([batch.weights for batch in cut])
+    each = functional.binary_cross_entropy_with_logits(found, targets, reduction="none")
+    chances = torch.sigmoid(found.double()).numpy()
+    return Evaluation(
+        step=step,
+        loss=float((each * weights).sum() / weights.sum()),
+        brier=metrics.brier(chances, targets.numpy(), weights.numpy()),
+        auc=metrics.auc(found.double().numpy(), targets.numpy() > metrics.GOOD_ABOVE, weights.numpy()),
+    )
+
+
+def trainer_of(plan: Plan, out: Path, policy: Path, targets: str, *, is_reduced_precision: bool) -> Trainer:
+    """Set up a run from its plan: seeds first, then the network."""
+    torch.manual_seed(plan.seed)
+    tokenizer = text.build(has_tag=True)
+    model = from_policy(policy, tokenizer.get_vocab_size(), is_fresh=plan.is_fresh)
+    return Trainer(plan, out, is_reduced_precision, targets, tokenizer, model, optimiser_of(model, plan))
+
+
+def targets_of(solutions: Sequence[data.Solution], *, is_outcome: bool) -> str:
+    """Say what kind of labels these are: outcome, hard (0 and 1 alone) or soft."""
+    if is_outcome:
+        return "outcome"
+    is_hard = all(label in (0.0, 1.0) for solution in solutions for label in solution.labels)
+    return "hard" if is_hard else "soft"
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("labels", type=Path, help="export in TRL's layout, .parquet or JSON lines")
+    parser.add_argument("--out", type=Path, required=True, help="directory for checkpoints, log and export")
+    parser.add_argument(
+        "--outcome", action="store_true", help="train an outcome reward model, on last labels alone"
+    )
+    parser.add_argument("--policy", type=Path, default=POLICY, help="model to start from")
+    parser.add_argument(
+        "--fresh", action="store_true", help="start from random weights of the policy's shape"
+    )
+    parser.add_argument("--steps", type=int, default=2000, help="at most")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the hold-out, of the order and of fresh weights"
+    )
+    parser.add_argument("--tokens", type=int, default=4096, help="a step, padding included")
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument(
+        "--final-share", type=float, default=0.02, help="rate at the end, as a share of the peak"
+    )
+    parser.add_argument("--warmup", type=int, default=50, help="steps")
+    parser.add_argument("--decay", type=float, default=0.05, help="weight decay on matrices")
+    parser.add_argument(
+        "--weight-power",
+        type=float,
+        default=1.0,
+        help="a label that n solutions share counts n to this power",
+    )
+    parser.add_argument(
+        "--patience", type=int, default=5, help="evaluations without a better loss before the end"
+    )
+    parser.add_argument(
+        "--evaluate-every", type=int, default=100, help="steps; a checkpoint is written then too"
+    )
+    parser.add_argument("--log-every", type=int, default=20, help="steps between progress lines")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="multiply matrices in bfloat16 (weights stay float32)"
+    )
+    return parser.parse_args()
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """Take the plan from the command line."""
+    return Plan(
+        steps=options.steps,
+        seed=options.seed,
+        tokens=options.tokens,
+        rate=options.rate,
+        final_share=options.final_share,
+        warmup=options.warmup,
+        decay=options.decay,
+        weight_power=options.weight_power,
+        patience=options.patience,
+        is_outcome=options.outcome,
+        is_fresh=options.fresh,
+    )
+
+
+def main() -> None:
+    """Train, or go on training."""
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    plan = plan_of(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    solutions = data.read(options.labels)
+    targets = targets_of(solutions, is_outcome=plan.is_outcome)
+    trainer = trainer_of(plan, options.out, options.policy, targets, is_reduced_precision=options.bfloat16)
+    context = trainer.model.shape.max_position_embeddings
+    made: list[list[Tree]] = []
+    for name, side in zip(("training", "held out"), data.split(solutions, plan.seed), strict=True):
+        made.append(data.trees(side, trainer.tokenizer, context, is_outcome=plan.is_outcome))
+        print(data.summary(name, side, made[-1]), flush=True)
+    print(f"targets: {targets}; {len(_epoch(plan, made[0], 0))} steps an epoch", flush=True)
+    trainer.resume()
+    trainer.train(made[0], made[1], options.evaluate_every, options.log_every)
+    if trainer.best is not None:
+        print(
+            f"best: step {trainer.best.step}, held-out loss {trainer.best.loss:.4f}, in {options.out / 'best'}"
+        )
+
+
+if __name__ == "__main__":
+    main()
