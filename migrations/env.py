@@ -35,7 +35,7 @@ def run(connection: sa.Connection) -> None:
 
 
 def check_references(connection: sa.Connection) -> None:
-    """Refuse a migration that would leave rows which refer to nothing: SQLite does not look while tables are rebuilt."""
+    """Refuse to leave rows that refer to nothing: SQLite does not look while a migration rebuilds tables."""
     if connection.dialect.name == "sqlite":
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(1)
         if broken:

@@ -199,6 +199,27 @@ def import_samples(
 
 
 @app.command()
+def export(
+    name: SweepName,
+    folder: Annotated[Path, typer.Argument(help="Folder for the file.", show_default=False)],
+    layout: Annotated[str, typer.Option(help="trl (stepwise supervision) or math-shepherd.")] = "trl",
+    output: Annotated[str, typer.Option("--format", help="parquet or jsonl.")] = "parquet",
+    strategy: Annotated[
+        str | None, typer.Option(help="Strategy of kind rollouts; needed where there are several.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="hard or soft; else as the sweep file says (math-shepherd: hard).")
+    ] = None,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the labelled steps of a sweep as a training set for process reward models."""
+    from orchestrator.commands import export_training_set
+
+    _await(export_training_set(name, folder, _database(db), layout, output, strategy, label, is_json=as_json))
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT statement.", show_default=False)],
     db: Database = None,

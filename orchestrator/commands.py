@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,11 @@ from typing import Any
 from orchestrator.analysis.conclusion import Conclusions, conclude
 from orchestrator.analysis.forecast import forecast
 from orchestrator.analysis.grading_service import GradingService
+from orchestrator.analysis.training_data import LabelType, Layout
 from orchestrator.errors import Interrupted, SweepFailed, UsageError
 from orchestrator.execution.progress import duration, make_reporter
+from orchestrator.exporting import FORMATS as EXPORT_FORMATS
+from orchestrator.exporting import ExportOptions, export_labels
 from orchestrator.importing import ImportOptions, import_file
 from orchestrator.output import (
     FORMATS,
@@ -93,6 +96,46 @@ async def import_trajectories(path: Path, url: str, options: ImportOptions, *, i
         f"{found.sweep}: {found.samples:,} samples of {found.problems:,} problems, {found.added:,} of them new, "
         f"{found.scored:,} with scores"
     )
+
+
+async def export_training_set(
+    name: str,
+    folder: Path,
+    url: str,
+    layout: str,
+    file_format: str,
+    strategy: str | None,
+    label: str | None,
+    *,
+    is_json: bool,
+) -> None:
+    """`ttc export`: labelled steps as a training set."""
+    options = ExportOptions(
+        layout=Layout(_one_of("--layout", layout, Layout)),
+        file_format=_one_of("--format", file_format, EXPORT_FORMATS),
+        strategy=strategy,
+        label_type=None if label is None else LabelType(_one_of("--label", label, LabelType)),
+    )
+    async with await Store.open(url, create=False) as store:
+        found = await export_labels(name, folder, options, store)
+    census = found.census
+    if is_json:
+        show_json(
+            {"path": str(found.path), "strategy": found.strategy, "label": found.label_type, **asdict(census)}
+        )
+        return
+    show_line(
+        f"{found.path}: {census.solutions:,} solutions, {census.steps:,} steps with {found.label_type} labels; "
+        f"left out: {census.repeated:,} repeated, {census.unfinished:,} unfinished, "
+        f"{census.undecided:,} without a verdict"
+    )
+
+
+def _one_of(option: str, value: str, known: Iterable[str]) -> str:
+    names = [str(each) for each in known]
+    if value not in names:
+        raise UsageError.of(f"is one of {', '.join(names)}", field=option, value=repr(value))
+    return value
 
 
 async def plan_file(path: Path, database: str | None, *, is_json: bool) -> None:

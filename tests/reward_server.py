@@ -118,6 +118,7 @@ class RewardServer:
         reports_length: bool = True,
         is_swapped: bool = False,
         noise: Callable[[int, int], float] = lambda request, size: 0.0,
+        port: int = 0,
     ) -> None:
         self.model = model
         self.calls = frozenset(calls)
@@ -140,7 +141,7 @@ class RewardServer:
         self.faults: Counter[RewardFault] = Counter()
         self.in_flight = 0
         self._runner: web.AppRunner | None = None
-        self._port = 0
+        self._port = port
 
     @property
     def url(self) -> str:
@@ -159,7 +160,7 @@ class RewardServer:
         app.router.add_post("/{path:.*}", self._on_post)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.05, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
         self._port = self._runner.addresses[0][1]
         return self
 

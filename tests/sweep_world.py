@@ -48,9 +48,11 @@ TRAJECTORIES = f"""SELECT q.external_id, g.fingerprint, p.seed AS sweep_seed, t.
     LEFT JOIN answers a ON a.id = e.answer_id
     ORDER BY q.external_id, g.fingerprint, p.seed, prefix, t.sample_index, r.name, r.version"""
 
-TASKS = f"""SELECT q.external_id, COALESCE(g.fingerprint, c.fingerprint) AS fingerprint, p.seed, l.kind, k.sample_start, k.sample_count, k.state, k.error_kind,
+TASKS = f"""SELECT q.external_id, COALESCE(g.fingerprint, c.fingerprint) AS fingerprint, p.seed, l.kind,
+        k.sample_start, k.sample_count, k.state, k.error_kind,
         (SELECT COUNT(*) FROM trajectories t WHERE t.task_id = k.id AND t.pool_id = k.pool_id
-            AND t.sample_index >= k.sample_start AND t.sample_index < k.sample_start + k.sample_count) AS samples, {PREFIX} AS prefix
+            AND t.sample_index >= k.sample_start AND t.sample_index < k.sample_start + k.sample_count) AS samples,
+        {PREFIX} AS prefix
     FROM tasks k JOIN lanes l ON l.id = k.lane_id JOIN pools p ON p.id = k.pool_id
     JOIN problems q ON q.id = p.problem_id
     LEFT JOIN generators g ON g.id = l.generator_id LEFT JOIN scorers c ON c.id = l.scorer_id {PREFIXED}
@@ -153,9 +155,15 @@ class SweepFolder:
         problems: int = 3,
         samples: int = 40,
         sweep_limits: Mapping[str, Any] | None = None,
+        rollouts: Mapping[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
         **sections: Any,
     ) -> Path:
-        """Write problems and sweep; `sections` go into the model, `sweep_limits` are the sweep's own."""
+        """Write problems and sweep.
+
+        `sections` go into the model, `sweep_limits` are the sweep's own, `rollouts` label its solutions, `more` are
+        sections of the sweep (scorers, selectors).
+        """
         self.write_problems(problems)
         model = {
             "endpoints": urls,
@@ -165,14 +173,18 @@ class SweepFolder:
             "samples_per_request": 4,
             **sections,
         }
-        sweep = {
+        sweep: dict[str, Any] = {
             "name": NAME,
             "seed": 11,
             "problems": {"path": "problems.jsonl"},
             "models": {"policy": model},
             "strategies": [{"name": "sampling", "kind": "parallel", "policy": "policy", "samples": samples}],
             "limits": {"workers": 2, "task_samples": 16, **(sweep_limits or {})},
+            **(more or {}),
         }
+        if rollouts is not None:
+            labels = {"name": "values", "kind": "rollouts", "source": "sampling", "completer": "policy"}
+            sweep["strategies"].append({**labels, **rollouts})
         self.file.write_text(yaml.safe_dump(sweep))
         return self.file
 

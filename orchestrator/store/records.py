@@ -238,6 +238,28 @@ class PoolCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelledSolution:
+    """A stored solution, with what the completions of its beginnings came to."""
+
+    trajectory_id: int
+    dataset: str
+    problem_id: str
+    """The dataset's own name of the problem."""
+    level: str | None
+    statement: str
+    steps: tuple[str, ...]
+    """Texts of its steps, separators included."""
+    verdict: str
+    """Of the whole solution, in the words of the views."""
+    rollouts: tuple[int, ...]
+    """Completions with a verdict, of every beginning but the whole."""
+    correct: tuple[int, ...]
+    """Of these, the right ones."""
+    is_whole: bool
+    """Every beginning has all the completions that are wanted."""
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSamples:
     """The samples of a pool, one by one."""
 

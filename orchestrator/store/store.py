@@ -12,7 +12,18 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
-from orchestrator.store import catalog, commit, estimates, grading, migrate, prefixes, queries, samples, work
+from orchestrator.store import (
+    catalog,
+    commit,
+    estimates,
+    grading,
+    labels,
+    migrate,
+    prefixes,
+    queries,
+    samples,
+    work,
+)
 from orchestrator.store.backend import Backend, Transaction, reading, writing
 from orchestrator.store.errors import StoreRefused
 from orchestrator.store.location import Location, locate
@@ -24,6 +35,7 @@ from orchestrator.store.records import (
     GeneratorRecord,
     GoldToVerify,
     GradeRecord,
+    LabelledSolution,
     LaneRecord,
     NewTask,
     OpenRun,
@@ -337,6 +349,18 @@ class Store:
         """How often each outcome and answer occurs in each pool of a sweep."""
         async with self._read() as tx:
             return await queries.answer_counts(tx, sweep_id, grader_id)
+
+    async def labelled_pools(self, sweep_id: int, source: str) -> list[int]:
+        """Pools of the solutions of a sweep that may be labelled; `source` is the strategy that draws them."""
+        async with self._read() as tx:
+            return await labels.labelled_pools(tx, sweep_id, source)
+
+    async def labelled_solutions(
+        self, sweep_id: int, strategy: str, pool_ids: Sequence[int]
+    ) -> list[LabelledSolution]:
+        """The solutions in these pools whose steps a strategy labels, complete or not."""
+        async with self._read() as tx:
+            return await labels.labelled_solutions(tx, sweep_id, strategy, pool_ids)
 
     async def pool_samples(self, pool_ids: Sequence[int], scorer_ids: Sequence[int]) -> list[PoolSamples]:
         """The samples of pools one by one, with their answers and scores: what needs more than counts."""

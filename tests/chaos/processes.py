@@ -17,6 +17,7 @@ import socket
 import sys
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -83,38 +84,47 @@ def _is_running(process: psutil.Process) -> bool:
 
 
 class Stub:
-    """The model server as a process: killed, and started again on the same port."""
+    """Model and reward server as a process: killed, and started again on the same ports."""
 
     def __init__(self, folder: Path, traces: Traces, latency_s: float) -> None:
         self.url = ""
+        self.reward_url = ""
         self.kills = 0
         self._log = folder / "served"
+        self._drawn = folder / "served-drawn"
+        self._scored = folder / "served-scored"
         self._traces = traces
         self._latency_s = latency_s
-        self._port = 0
+        self._ports = [0, 0]
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def samples(self) -> int:
         """Samples asked for so far."""
-        return os.stat(self._log).st_size // RECORD_BYTES
+        return os.stat(self._drawn).st_size // RECORD_BYTES
 
     @property
     def tokens(self) -> int:
         """Tokens of these samples."""
-        return sum(map(int, self._log.read_bytes().split()))
+        return sum(map(int, self._drawn.read_bytes().split()))
+
+    @property
+    def scored(self) -> Counter[str]:
+        """How often each text was to be scored, by its hash."""
+        return Counter(self._scored.read_text().split())
 
     async def start(self) -> None:
         """Start, and wait until it listens."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.chaos.stub", "--log", str(self._log), "--port", str(self._port),
+            sys.executable, "-m", "tests.chaos.stub", "--log", str(self._log), "--ports", *map(str, self._ports),
             "--latency", str(self._latency_s),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT,
             env={**os.environ, **self._traces.environment},
         )  # fmt: skip
         assert self._process.stdout is not None
         said = json.loads(await self._process.stdout.readline())
-        self.url, self._port = said["url"], said["port"]
+        self.url, self.reward_url = said["urls"]
+        self._ports = said["ports"]
 
     async def kill(self) -> None:
         """SIGKILL."""

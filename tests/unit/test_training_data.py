@@ -1,0 +1,128 @@
+"""Labels of steps, and the rows of training sets that hold them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.analysis.training_data import Census, LabelType, Layout, step_labels, training_rows
+from orchestrator.store import LabelledSolution
+
+SOLUTION = LabelledSolution(
+    trajectory_id=1,
+    dataset="toy",
+    problem_id="p1",
+    level="2",
+    statement="What is 8 x 3?",
+    steps=("We add 8 three times.\n\n", "8 + 8 = 16\nand 8 more.\n\n", "The answer is 24."),
+    verdict="correct",
+    rollouts=(3, 4),
+    correct=(2, 0),
+    is_whole=True,
+)
+
+
+def test_the_example_of_the_paper() -> None:
+    """Answers 24, 24, 20 for a reference of 24: soft 2/3, hard 1 (Wang et al. 2023, figure 2)."""
+    assert step_labels(SOLUTION, LabelType.SOFT) == [2 / 3, 0.0, 1.0]
+    assert step_labels(SOLUTION, LabelType.HARD) == [1.0, 0.0, 1.0]
+    wrong = replace(SOLUTION, verdict="wrong")
+    assert step_labels(wrong, LabelType.SOFT)[-1] == step_labels(wrong, LabelType.HARD)[-1] == 0.0
+
+
+def exact_hard(value: float, rollouts: int) -> float:
+    """P(HE = 1) for a beginning that is completed right with chance `value`: 1 - (1 - q)^N."""
+    return 1 - (1 - value) ** rollouts
+
+
+@pytest.mark.parametrize(
+    ("value", "rollouts", "wanted"),
+    [
+        *zip([0.05] * 6, [1, 2, 4, 8, 16, 64], [0.0500, 0.0975, 0.1855, 0.3366, 0.5599, 0.9625], strict=True),
+        *zip([0.1] * 3, [4, 8, 16], [0.3439, 0.5695, 0.8147], strict=True),
+        (0.3, 8, 0.9424),
+        (0.5, 8, 0.9961),
+    ],
+)
+def test_how_often_a_hard_label_is_one(value: float, rollouts: int, wanted: float) -> None:
+    """The labels we give, weighted by the binomial law of what completions come to, against the closed form."""
+    shares = binomial(value, rollouts)
+    labels = [hard(rollouts, right) for right in range(rollouts + 1)]
+    expected = sum(share * label for share, label in zip(shares, labels, strict=True))
+    assert expected == pytest.approx(exact_hard(value, rollouts), abs=1e-12)
+    assert expected == pytest.approx(wanted, abs=5e-5)
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 32))
+def test_a_soft_label_is_unbiased_with_the_variance_of_a_share(value: float, rollouts: int) -> None:
+    shares = binomial(value, rollouts)
+    labels = [soft(rollouts, right) for right in range(rollouts + 1)]
+    mean = sum(share * label for share, label in zip(shares, labels, strict=True))
+    variance = sum(share * (label - mean) ** 2 for share, label in zip(shares, labels, strict=True))
+    assert mean == pytest.approx(value, abs=1e-9)
+    assert variance == pytest.approx(value * (1 - value) / rollouts, abs=1e-9)
+
+
+def binomial(value: float, count: int) -> list[float]:
+    """Law of the number of right completions, by multiplication."""
+    law = [1.0]
+    for _ in range(count):
+        law = [
+            (law[k] * (1 - value) if k < len(law) else 0.0) + (law[k - 1] * value if k else 0.0)
+            for k in range(len(law) + 1)
+        ]
+    return law
+
+
+def hard(rollouts: int, right: int) -> float:
+    return step_labels(replace(SOLUTION, rollouts=(rollouts,), correct=(right,)), LabelType.HARD)[0]
+
+
+def soft(rollouts: int, right: int) -> float:
+    return step_labels(replace(SOLUTION, rollouts=(rollouts,), correct=(right,)), LabelType.SOFT)[0]
+
+
+def rows(layout: Layout, label_type: LabelType, *solutions: LabelledSolution) -> tuple[list[dict], Census]:  # type: ignore[type-arg]
+    census = Census()
+    return list(training_rows(solutions, layout, label_type, census)), census
+
+
+def test_the_layout_of_trl() -> None:
+    ((row,), census) = rows(Layout.TRL, LabelType.HARD, SOLUTION)
+    assert row["prompt"] == "What is 8 x 3?"
+    assert row["completions"] == ["We add 8 three times.", "8 + 8 = 16\nand 8 more.", "The answer is 24."]
+    assert row["labels"] == [True, False, True]
+    assert [type(label) for label in row["labels"]] == [bool] * 3
+    assert (census.solutions, census.steps) == (1, 3)
+    ((row,), _) = rows(Layout.TRL, LabelType.SOFT, SOLUTION)
+    assert row["labels"] == [2 / 3, 0.0, 1.0]
+
+
+def test_the_layout_of_math_shepherd() -> None:
+    ((row,), _) = rows(Layout.MATH_SHEPHERD, LabelType.HARD, SOLUTION)
+    assert row["input"] == (
+        "What is 8 x 3? Step 1: We add 8 three times. ки\nStep 2: 8 + 8 = 16 and 8 more. ки\n"
+        "Step 3: The answer is 24. ки"
+    )
+    assert row["label"] == row["input"].replace("times. ки", "times. +").replace(
+        "more. ки", "more. -"
+    ).replace("24. ки", "24. +")
+    assert row["task"] == "toy"
+
+
+def test_what_is_left_out_is_counted() -> None:
+    other = replace(SOLUTION, trajectory_id=2)
+    found, census = rows(
+        Layout.TRL,
+        LabelType.SOFT,
+        SOLUTION,
+        other,
+        replace(SOLUTION, is_whole=False),
+        replace(SOLUTION, verdict="ungraded"),
+        replace(other, problem_id="p2"),
+    )
+    assert [row["problem_id"] for row in found] == ["p1", "p2"]
+    assert census == Census(solutions=2, steps=6, repeated=1, unfinished=1, undecided=1)
