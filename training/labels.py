@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 from training.tokenizer import STEP, STEP_BREAK, id_of
 
 TREE_TOKENS = 320  # attention over a tree costs the square of its size
+OPEN_ROWS = 16  # rows that a tree may still be put into
 HELD_OUT_MODULUS = 10  # one problem in ten, as in Snell et al. (2024)
 
 
@@ -96,6 +97,47 @@ def trees(
             whole = (ids, solution.labels, len(statement.ids))
             by_problem.setdefault(solution.problem_id, []).append(whole)
     return [tree for each in by_problem.values() for tree in _joined(each, tag, is_outcome=is_outcome)]
+
+
+def packed(trees: Sequence[Tree]) -> list[Tree]:
+    """Put trees side by side, in their order, into rows of about `TREE_TOKENS` tokens: a row is a forest.
+
+    So a batch needs little padding although its trees are of all sizes. Batches of one size would be of one difficulty,
+    and the mean score would swing from one to the next.
+    """
+    rows: list[list[Tree]] = []
+    room: list[int] = []
+    for tree in trees:
+        size = len(tree.tokens)
+        first = max(0, len(rows) - OPEN_ROWS)
+        place = next((index for index in range(first, len(rows)) if room[index] >= size), None)
+        if place is None:
+            place = len(rows)
+            rows.append([])
+            room.append(max(TREE_TOKENS, size))
+        rows[place].append(tree)
+        room[place] -= size
+    return [_forest(row) for row in rows]
+
+
+def _forest(trees: Sequence[Tree]) -> Tree:
+    parents: list[int] = []
+    places: list[int] = []
+    written: list[int] = []
+    start = 0
+    for tree in trees:
+        parents += [parent if parent < 0 else parent + start for parent in tree.parents]
+        places += [place + start for place in tree.places]
+        written += [node + start for node in tree.written]
+        start += len(tree.tokens)
+    return Tree(
+        tuple(token for tree in trees for token in tree.tokens),
+        tuple(parents),
+        tuple(places),
+        tuple(target for tree in trees for target in tree.targets),
+        tuple(weight for tree in trees for weight in tree.weights),
+        tuple(written),
+    )
 
 
 def summary(name: str, solutions: Sequence[Solution], made: Sequence[Tree]) -> str:

@@ -35,7 +35,6 @@ from training.labels import Tree
 
 POLICY = Path(__file__).parents[1] / "workers" / "embedded" / "models" / "arithmetic"
 LABELS = ("+", "-")  # good, bad
-POOL_TREES = 512  # sorted by size before they are cut into batches, so that padding is small
 PADDING_MULTIPLE = 8
 
 
@@ -103,24 +102,22 @@ def batches(plan: Plan, trees: Sequence[Tree], start: int) -> Iterator[Batch]:
 
 
 def _epoch(plan: Plan, trees: Sequence[Tree], epoch: int) -> list[list[Tree]]:
-    """Shuffle, cut into pools, sort each by size, cut it into batches and shuffle these."""
-    draw = random.Random(f"epoch:{plan.seed}:{epoch}")
+    """Shuffle the trees, and cut them into batches of rows that hold trees of all sizes."""
     order = list(trees)
-    draw.shuffle(order)
-    cut: list[list[Tree]] = []
-    for at in range(0, len(order), POOL_TREES):
-        cut += _cut(sorted(order[at : at + POOL_TREES], key=lambda tree: len(tree.tokens)), plan.tokens)
-    draw.shuffle(cut)
-    return cut
+    random.Random(f"epoch:{plan.seed}:{epoch}").shuffle(order)
+    return _cut(data.packed(order), plan.tokens)
 
 
-def _cut(ordered: Sequence[Tree], tokens: int) -> list[list[Tree]]:
-    """Cut trees, smallest first, into batches of at most `tokens` tokens with padding, one tree at least."""
+def _cut(rows: Sequence[Tree], tokens: int) -> list[list[Tree]]:
+    """Cut rows into batches of at most `tokens` tokens with padding, one row at least."""
     cut: list[list[Tree]] = []
-    for tree in ordered:
-        if not cut or (len(cut[-1]) + 1) * len(tree.tokens) > tokens:
+    longest = 0
+    for row in rows:
+        longest = max(longest, len(row.tokens))
+        if not cut or (len(cut[-1]) + 1) * longest > tokens:
             cut.append([])
-        cut[-1].append(tree)
+            longest = len(row.tokens)
+        cut[-1].append(row)
     return cut
 
 
@@ -296,8 +293,8 @@ class Trainer:
     @torch.inference_mode()
     def _evaluate(self, held_out: Sequence[Tree]) -> None:
         """Measure the held-out problems, each solution as often as it occurred; export what is better than before."""
-        ordered = sorted(held_out, key=lambda tree: len(tree.tokens))
-        cut = [collate(members, 1.0) for members in _cut(ordered, self.plan.tokens)]
+        rows = data.packed(held_out)
+        cut = [collate(members, 1.0) for members in _cut(rows, self.plan.tokens)]
         found = [
             margins(
                 self.model,

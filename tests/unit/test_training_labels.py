@@ -131,6 +131,24 @@ def path(tree: Tree, node: int) -> tuple[int, ...]:
     return tuple(reversed(tokens))
 
 
+def test_packed_rows_hold_the_same_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "TREE_TOKENS", 150)
+    trees = labels.trees(drawn(60), TOKENIZER, 1024, is_outcome=False)
+    rows = labels.packed(trees)
+    assert max(len(row.tokens) for row in rows) <= max(150, *(len(tree.tokens) for tree in trees))
+    assert len(rows) < len(trees)
+
+    def facts(many: list[Tree]) -> Counter[object]:
+        labelled = [
+            (path(tree, place), target, weight)
+            for tree in many
+            for place, target, weight in zip(tree.places, tree.targets, tree.weights, strict=True)
+        ]
+        return Counter([*labelled, *(path(tree, node) for tree in many for node in tree.written)])
+
+    assert facts(rows) == facts(trees)
+
+
 def test_what_the_policy_wrote_is_neither_the_problem_nor_a_tag_nor_after_one() -> None:
     (tree,) = labels.trees(
         [Solution("p", "Compute $2 + 3$.", ("a", "b"), (1.0, 0.5))], TOKENIZER, 64, is_outcome=False
