@@ -21,10 +21,11 @@ from tokenizers import Tokenizer
 from training.tokenizer import STEP, STEP_BREAK, id_of
 
 TREE_TOKENS = 320  # attention over a tree costs the square of its size
+OPEN_ROWS = 16  # rows that a tree may still be put into
 HELD_OUT_MODULUS = 10  # one problem in ten, as in Snell et al. (2024)
 
 
-_Encoded = tuple[list[int], tuple[float, ...]]  # token ids, and a label for each tag among them
+_Encoded = tuple[list[int], tuple[float, ...], int]  # token ids, a label for each tag, tokens of the problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class Tree:
     """Mean label at each of them ..."""
     weights: tuple[float, ...]
     """... over so many solutions that pass there."""
+    written: tuple[int, ...]
+    """Nodes of tokens that the policy wrote after a token of its own or of the problem: no tag, none after a tag."""
 
 
 def read(path: Path) -> list[Solution]:
@@ -85,13 +88,56 @@ def trees(
     Texts of more than `context` tokens, or with a tag of their own inside a step, are left out.
     """
     encoded = tokenizer.encode_batch([solution.text for solution in solutions])
+    statements = tokenizer.encode_batch([solution.prompt.rstrip() + STEP_BREAK for solution in solutions])
     tag = id_of(tokenizer, STEP)
     by_problem: dict[str, list[_Encoded]] = {}
-    for solution, encoding in zip(solutions, encoded, strict=True):
+    for solution, encoding, statement in zip(solutions, encoded, statements, strict=True):
         ids: list[int] = encoding.ids
         if len(ids) <= context and ids.count(tag) == len(solution.labels):
-            by_problem.setdefault(solution.problem_id, []).append((ids, solution.labels))
+            whole = (ids, solution.labels, len(statement.ids))
+            by_problem.setdefault(solution.problem_id, []).append(whole)
     return [tree for each in by_problem.values() for tree in _joined(each, tag, is_outcome=is_outcome)]
+
+
+def packed(trees: Sequence[Tree]) -> list[Tree]:
+    """Put trees side by side, in their order, into rows of about `TREE_TOKENS` tokens: a row is a forest.
+
+    So a batch needs little padding although its trees are of all sizes. Batches of one size would be of one difficulty,
+    and the mean score would swing from one to the next.
+    """
+    rows: list[list[Tree]] = []
+    room: list[int] = []
+    for tree in trees:
+        size = len(tree.tokens)
+        first = max(0, len(rows) - OPEN_ROWS)
+        place = next((index for index in range(first, len(rows)) if room[index] >= size), None)
+        if place is None:
+            place = len(rows)
+            rows.append([])
+            room.append(max(TREE_TOKENS, size))
+        rows[place].append(tree)
+        room[place] -= size
+    return [_forest(row) for row in rows]
+
+
+def _forest(trees: Sequence[Tree]) -> Tree:
+    parents: list[int] = []
+    places: list[int] = []
+    written: list[int] = []
+    start = 0
+    for tree in trees:
+        parents += [parent if parent < 0 else parent + start for parent in tree.parents]
+        places += [place + start for place in tree.places]
+        written += [node + start for node in tree.written]
+        start += len(tree.tokens)
+    return Tree(
+        tuple(token for tree in trees for token in tree.tokens),
+        tuple(parents),
+        tuple(places),
+        tuple(target for tree in trees for target in tree.targets),
+        tuple(weight for tree in trees for weight in tree.weights),
+        tuple(written),
+    )
 
 
 def summary(name: str, solutions: Sequence[Solution], made: Sequence[Tree]) -> str:
@@ -111,11 +157,11 @@ def summary(name: str, solutions: Sequence[Solution], made: Sequence[Tree]) -> s
 def _joined(texts: list[_Encoded], tag: int, *, is_outcome: bool) -> Iterator[Tree]:
     """Join texts in the order of their tokens, so that neighbours share most; begin a new tree when one is full."""
     builder = _Builder(tag, is_outcome)
-    for ids, labels in sorted(texts):
+    for ids, labels, given in sorted(texts):
         if builder.tokens and len(builder.tokens) + len(ids) > TREE_TOKENS:
             yield builder.tree()
             builder = _Builder(tag, is_outcome)
-        builder.add(ids, labels)
+        builder.add(ids, labels, given)
     yield builder.tree()
 
 
@@ -128,16 +174,19 @@ class _Builder:
         self._parents: list[int] = []
         self._children: dict[tuple[int, int], int] = {}
         self._labels: dict[int, list[float]] = {}
+        self._written: list[int] = []
 
-    def add(self, ids: list[int], labels: Sequence[float]) -> None:
-        """Add a text, and its labels at its tags."""
+    def add(self, ids: list[int], labels: Sequence[float], given: int) -> None:
+        """Add a text that begins with a problem of `given` tokens, and its labels at its tags."""
         node, tags = -1, []
-        for token in ids:
+        for place, token in enumerate(ids):
             found = self._children.get((node, token))
             if found is None:
                 found = self._children[node, token] = len(self.tokens)
                 self.tokens.append(token)
                 self._parents.append(node)
+                if place >= given and self._tag not in (token, ids[place - 1]):
+                    self._written.append(found)
             node = found
             if token == self._tag:
                 tags.append(node)
@@ -150,7 +199,9 @@ class _Builder:
         places = sorted(self._labels)
         means = tuple(sum(self._labels[place]) / len(self._labels[place]) for place in places)
         counts = tuple(float(len(self._labels[place])) for place in places)
-        return Tree(tuple(self.tokens), tuple(self._parents), tuple(places), means, counts)
+        return Tree(
+            tuple(self.tokens), tuple(self._parents), tuple(places), means, counts, tuple(self._written)
+        )
 
 
 def _is_held_out(problem_id: str, seed: int) -> bool:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from tokenizers import Tokenizer
@@ -34,7 +35,6 @@ from training.labels import Tree
 
 POLICY = Path(__file__).parents[1] / "workers" / "embedded" / "models" / "arithmetic"
 LABELS = ("+", "-")  # good, bad
-POOL_TREES = 512  # sorted by size before they are cut into batches, so that padding is small
 PADDING_MULTIPLE = 8
 
 
@@ -53,6 +53,8 @@ class Plan:
     patience: int  # evaluations without a better loss before the run ends
     is_outcome: bool
     is_fresh: bool
+    layers_added: int  # on top of the policy's, which change nothing at first
+    language_weight: float  # of the policy's own loss, which keeps what it knows while it learns to judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Batch:
     places: Tensor
     targets: Tensor
     weights: Tensor
+    edges: Tensor
+    """(row, node before, node) of every token that the policy wrote, (tokens, 3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +102,22 @@ def batches(plan: Plan, trees: Sequence[Tree], start: int) -> Iterator[Batch]:
 
 
 def _epoch(plan: Plan, trees: Sequence[Tree], epoch: int) -> list[list[Tree]]:
-    """Shuffle, cut into pools, sort each by size, cut it into batches and shuffle these."""
-    draw = random.Random(f"epoch:{plan.seed}:{epoch}")
+    """Shuffle the trees, and cut them into batches of rows that hold trees of all sizes."""
     order = list(trees)
-    draw.shuffle(order)
-    cut: list[list[Tree]] = []
-    for at in range(0, len(order), POOL_TREES):
-        cut += _cut(sorted(order[at : at + POOL_TREES], key=lambda tree: len(tree.tokens)), plan.tokens)
-    draw.shuffle(cut)
-    return cut
+    random.Random(f"epoch:{plan.seed}:{epoch}").shuffle(order)
+    return _cut(data.packed(order), plan.tokens)
 
 
-def _cut(ordered: Sequence[Tree], tokens: int) -> list[list[Tree]]:
-    """Cut trees, smallest first, into batches of at most `tokens` tokens with padding, one tree at least."""
+def _cut(rows: Sequence[Tree], tokens: int) -> list[list[Tree]]:
+    """Cut rows into batches of at most `tokens` tokens with padding, one row at least."""
     cut: list[list[Tree]] = []
-    for tree in ordered:
-        if not cut or (len(cut[-1]) + 1) * len(tree.tokens) > tokens:
+    longest = 0
+    for row in rows:
+        longest = max(longest, len(row.tokens))
+        if not cut or (len(cut[-1]) + 1) * longest > tokens:
             cut.append([])
-        cut[-1].append(tree)
+            longest = len(row.tokens)
+        cut[-1].append(row)
     return cut
 
 
@@ -142,17 +144,28 @@ def collate(members: Sequence[Tree], weight_power: float) -> Batch:
         torch.tensor([place for _, place in labelled]),
         torch.tensor([target for tree in members for target in tree.targets]),
         torch.tensor(weights),
+        torch.tensor(
+            [(row, tree.parents[node], node) for row, tree in enumerate(members) for node in tree.written]
+        ),
     )
 
 
-def margins(
-    model: network.Decoder, batch: Batch, ids: tuple[int, int], *, is_reduced_precision: bool
-) -> Tensor:
-    """Give l+ - l- after each tag, (labels,), in nats."""
+def states(model: network.Decoder, batch: Batch, *, is_reduced_precision: bool) -> Tensor:
+    """Give hidden states (batch, tokens, hidden)."""
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_reduced_precision):
-        hidden = model.branches(batch.tokens, batch.positions, batch.mask)
+        return model.branches(batch.tokens, batch.positions, batch.mask).float()
+
+
+def margins(model: network.Decoder, hidden: Tensor, batch: Batch, ids: tuple[int, int]) -> Tensor:
+    """Give l+ - l- after each tag, (labels,), in nats."""
     good, bad = model.embed_tokens.weight[ids[0]], model.embed_tokens.weight[ids[1]]
-    return functional.linear(hidden[batch.rows, batch.places].float(), (good - bad)[None])[:, 0]
+    return functional.linear(hidden[batch.rows, batch.places], (good - bad)[None])[:, 0]
+
+
+def language_loss(model: network.Decoder, hidden: Tensor, batch: Batch) -> Tensor:
+    """Give the mean cross-entropy of the solutions' tokens, each beginning once, in nats."""
+    rows, nodes, following = batch.edges.T
+    return functional.cross_entropy(model.logits(hidden[rows, nodes]), batch.tokens[rows, following])
 
 
 def optimiser_of(model: network.Decoder, plan: Plan) -> torch.optim.AdamW:
@@ -163,16 +176,29 @@ def optimiser_of(model: network.Decoder, plan: Plan) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.95), eps=1e-9, fused=True)
 
 
-def from_policy(folder: Path, vocabulary: int, *, is_fresh: bool) -> network.Decoder:
-    """Take a policy's network, with one row more for each token that it lacks: the mean of the others."""
+def from_policy(folder: Path, vocabulary: int, ids: tuple[int, int], plan: Plan) -> network.Decoder:
+    """Take a policy's network, with more rows for tokens that it lacks (the mean of the others) and more layers.
+
+    The good label begins as a copy of the bad one, so that every score begins at one half: a policy's own rows give
+    differences of many nats, and what it knows is lost while they are unlearned. An added layer writes nothing at
+    first, so what leaves the network is what the policy knows. A comparison of what was written with what was
+    expected can only be made above the layers that expect.
+    """
     shape = network.shape_of(folder)
-    model = network.Decoder(replace(shape, vocab_size=vocabulary))
-    if is_fresh:
+    layers = shape.num_hidden_layers + plan.layers_added
+    model = network.Decoder(replace(shape, vocab_size=vocabulary, num_hidden_layers=layers))
+    if plan.is_fresh:
         return model
     state = network.load(folder).state_dict()
     known = state["embed_tokens.weight"]
     added = known.mean(0, keepdim=True).expand(vocabulary - len(known), -1)
-    model.load_state_dict({**state, "embed_tokens.weight": torch.cat((known, added))})
+    embedding = torch.cat((known, added))
+    embedding[ids[0]] = embedding[ids[1]]
+    model.load_state_dict({**state, "embed_tokens.weight": embedding}, strict=False)
+    for index in range(shape.num_hidden_layers, layers):
+        layer = cast(network.Layer, model.layers[index])
+        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
     return model
 
 
@@ -248,16 +274,17 @@ class Trainer:
     def _log(self) -> Path:
         return self.out / "training_log.jsonl"
 
-    def _ids(self) -> tuple[int, int]:
-        return text.id_of(self.tokenizer, LABELS[0]), text.id_of(self.tokenizer, LABELS[1])
-
     def _update(self, batch: Batch) -> float:
         for group in self.optimiser.param_groups:
             group["lr"] = rate_at(self.plan, self.step)
-        found = margins(self.model, batch, self._ids(), is_reduced_precision=self.is_reduced_precision)
+        hidden = states(self.model, batch, is_reduced_precision=self.is_reduced_precision)
+        found = margins(self.model, hidden, batch, label_ids(self.tokenizer))
         each = functional.binary_cross_entropy_with_logits(found, batch.targets, reduction="none")
         loss = (each * batch.weights).sum() / batch.weights.sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        whole = loss
+        if self.plan.language_weight:
+            whole = loss + self.plan.language_weight * language_loss(self.model, hidden, batch)
+        whole.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -266,9 +293,17 @@ class Trainer:
     @torch.inference_mode()
     def _evaluate(self, held_out: Sequence[Tree]) -> None:
         """Measure the held-out problems, each solution as often as it occurred; export what is better than before."""
-        ordered = sorted(held_out, key=lambda tree: len(tree.tokens))
-        cut = [collate(members, 1.0) for members in _cut(ordered, self.plan.tokens)]
-        found = [margins(self.model, batch, self._ids(), is_reduced_precision=False) for batch in cut]
+        rows = data.packed(held_out)
+        cut = [collate(members, 1.0) for members in _cut(rows, self.plan.tokens)]
+        found = [
+            margins(
+                self.model,
+                states(self.model, batch, is_reduced_precision=False),
+                batch,
+                label_ids(self.tokenizer),
+            )
+            for batch in cut
+        ]
         result = _measured(self.step, torch.cat(found), cut)
         is_better = self.best is None or result.loss < self.best.loss
         self.since_best = 0 if is_better else self.since_best + 1
@@ -319,11 +354,16 @@ def _measured(step: int, found: Tensor, cut: Sequence[Batch]) -> Evaluation:
     )
 
 
+def label_ids(tokenizer: Tokenizer) -> tuple[int, int]:
+    """Give the token ids of the good and of the bad label."""
+    return text.id_of(tokenizer, LABELS[0]), text.id_of(tokenizer, LABELS[1])
+
+
 def trainer_of(plan: Plan, out: Path, policy: Path, targets: str, *, is_reduced_precision: bool) -> Trainer:
     """Set up a run from its plan: seeds first, then the network."""
     torch.manual_seed(plan.seed)
     tokenizer = text.build(has_tag=True)
-    model = from_policy(policy, tokenizer.get_vocab_size(), is_fresh=plan.is_fresh)
+    model = from_policy(policy, tokenizer.get_vocab_size(), label_ids(tokenizer), plan)
     return Trainer(plan, out, is_reduced_precision, targets, tokenizer, model, optimiser_of(model, plan))
 
 
@@ -348,6 +388,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--policy", type=Path, default=POLICY, help="model to start from")
     parser.add_argument(
         "--fresh", action="store_true", help="start from random weights of the policy's shape"
+    )
+    parser.add_argument("--add-layers", type=int, default=0, help="layers on top of the policy's")
+    parser.add_argument(
+        "--language-weight",
+        type=float,
+        default=0.0,
+        help="weight of the policy's own loss beside the labels'",
     )
     parser.add_argument("--steps", type=int, default=2000, help="at most")
     parser.add_argument(
@@ -394,6 +441,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
         patience=options.patience,
         is_outcome=options.outcome,
         is_fresh=options.fresh,
+        layers_added=options.add_layers,
+        language_weight=options.language_weight,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.embedded_models import TAG, build_tokenizer, write_model
 from workers.embedded import card, engine, model
-from workers.embedded.catalog import resolve_model, weights_revision
+from workers.embedded.catalog import built_in_models, resolve_model, role_of, weights_revision
 from workers.embedded.model import UnsupportedModelError
 from workers.embedded.reward import Reward, Role, probability
 
@@ -60,12 +61,31 @@ def test_a_file_that_makes_no_sense_is_refused_by_name(tmp_path: Path, settings:
         load(folder)
 
 
-def test_weights_of_a_reward_model_have_a_revision(tmp_path: Path) -> None:
+def test_the_catalogue_tells_roles_apart(tmp_path: Path) -> None:
+    folders = {role: write_model(tmp_path / role, role=role) for role in ("prm", "orm")}
+    assert {role: role_of(folder) for role, folder in folders.items()} == {"prm": "prm", "orm": "orm"}
+    assert role_of(write_model(tmp_path / "plain")) == role_of("arithmetic") == "policy"
+    assert "arithmetic" in built_in_models("policy")
+    assert "arithmetic" not in built_in_models("prm") + built_in_models("orm")
+    assert set(built_in_models()) == {
+        name for role in ("policy", "prm", "orm") for name in built_in_models(role)
+    }
+
+
+def test_a_revision_covers_weights_and_how_they_are_read(tmp_path: Path) -> None:
     single, half = (
         write_model(tmp_path / name, role="prm", is_half=name == "half") for name in ("single", "half")
     )
-    assert weights_revision(single) != weights_revision(half)
+    before = weights_revision(single)
+    assert before != weights_revision(half)
     assert resolve_model(half) == half
+    (single / "reward.json").write_text(json.dumps({"role": "prm", "tag": TAG, "labels": ["-", "+"]}))
+    assert weights_revision(single) != before
+
+
+def test_the_revision_of_the_shipped_policy_stays_what_it_was() -> None:
+    weights = (resolve_model("arithmetic") / "model.safetensors").read_bytes()
+    assert weights_revision("arithmetic") == hashlib.sha256(weights).hexdigest()[:12]
 
 
 @given(st.floats(-700, 700))

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from workers.embedded.catalog import REWARD_FILE
 from workers.embedded.model import UnsupportedModelError
 from workers.embedded.text import Text
-
-FILE = "reward.json"
 
 
 class Role(StrEnum):
@@ -42,7 +41,7 @@ class Reward:
 
 def load(folder: Path, text: Text) -> Reward | None:
     """Read `reward.json`; None where there is none. Raises UnsupportedModelError for one that makes no sense."""
-    path = folder / FILE
+    path = folder / REWARD_FILE
     if not path.is_file():
         return None
     try:
