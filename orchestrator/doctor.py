@@ -21,6 +21,8 @@ from orchestrator.errors import TtcError
 from orchestrator.problems.datasets import ProblemSet, load_problems
 from orchestrator.spec.file import load_sweep
 from orchestrator.spec.models import ModelSpec
+from orchestrator.spec.scorer_settings import scorer_settings
+from orchestrator.spec.scorers import AnyScorer, ScorerSpec
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import DEFAULT_STORE, generator_settings, store_url
 from orchestrator.store import Store, database_exists
@@ -28,6 +30,7 @@ from workers.errors import EndpointError
 from workers.grading import GraderPool
 from workers.http import open_session
 from workers.probe import probe
+from workers.rewards import probe_scorer
 
 RAY_TIMEOUT_S = 90.0
 
@@ -74,6 +77,9 @@ async def _checks(sweep: Path | None, database: str | None, checks_ray: bool) ->
         for name, model in spec.models.items():
             async for check in _endpoints(name, model):
                 yield check
+        for name, scorer in spec.scorers.items():
+            async for check in _scorer_endpoints(name, scorer):
+                yield check
     if checks_ray:
         yield await _tried("ray", _ray())
 
@@ -108,12 +114,9 @@ async def _golds(problems: ProblemSet) -> str:
 
 
 async def _endpoints(name: str, model: ModelSpec) -> AsyncIterator[Check]:
-    if model.embedded:
-        yield Check(f"model {name}", True, f"embedded {model.embedded}; ttc starts it")
-        return
-    if model.api_key_env and not os.environ.get(model.api_key_env):
-        remedy = f"export {model.api_key_env}=..."
-        yield Check(f"model {name}", False, f"the variable {model.api_key_env} is not set", remedy)
+    known = _known(f"model {name}", model.embedded, model)
+    if known is not None:
+        yield known
         return
     settings = generator_settings(name, model, 0)
     for url in model.endpoints:
@@ -127,6 +130,38 @@ async def _endpoints(name: str, model: ModelSpec) -> AsyncIterator[Check]:
             continue
         seeds = "derived as in vLLM" if found.child_seeds else "not derived: one sample a request"
         yield Check(f"model {name}", True, f"{url}: context {found.max_model_len or '?'}, seeds {seeds}")
+
+
+async def _scorer_endpoints(name: str, scorer: AnyScorer) -> AsyncIterator[Check]:
+    """Scores of known solutions: as many as steps, in [0, 1], the same twice and in a batch."""
+    known = _known(f"scorer {name}", scorer.built_in, scorer)
+    if known is not None:
+        yield known
+        return
+    settings = scorer_settings(name, scorer, 0)
+    for url in scorer.endpoints:
+        try:
+            async with open_session() as session:
+                found = await probe_scorer(session, url, settings)
+        except EndpointError as error:
+            remedy = "start the server, or correct format, endpoints and model"
+            yield Check(f"scorer {name}", False, f"{url}: {error}", remedy)
+            continue
+        notes = "".join(f"; {each}" for each in found.notes)
+        same = "the same twice" if found.is_deterministic else "about the same twice"
+        yield Check(f"scorer {name}", True, f"{url}: {settings.format} by {found.transport}, {same}{notes}")
+
+
+def _known(subject: str, built_in: str | None, served: ModelSpec | ScorerSpec) -> Check | None:
+    """What can be said without asking a server; None: it has to be asked."""
+    if built_in:
+        return Check(subject, True, f"embedded {built_in}; ttc starts it")
+    if served.imported:
+        return Check(subject, True, "imported: nothing is asked of it")
+    if served.api_key_env and not os.environ.get(served.api_key_env):
+        remedy = f"export {served.api_key_env}=..."
+        return Check(subject, False, f"the variable {served.api_key_env} is not set", remedy)
+    return None
 
 
 async def _ray() -> str:

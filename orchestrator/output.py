@@ -69,16 +69,17 @@ def forecast_table(name: str, found: Sequence[Forecast]) -> Table:
     table = Table(title=f"plan of {name}", box=None, title_style="bold", header_style="bold")
     table.add_column("")
     for each in found:
-        table.add_column(Text(f"{each.strategy} ({each.policy})"), justify="right")
+        table.add_column(Text(f"{each.name} ({each.model})"), justify="right")
     lines: tuple[tuple[str, Callable[[Forecast], str]], ...] = (
         ("problems", lambda each: f"{each.problems:,}"),
-        ("samples wanted", lambda each: f"{each.samples_wanted:,}"),
-        ("samples stored", lambda each: f"{each.samples_stored:,}"),
-        ("samples missing", lambda each: f"{each.samples_missing:,}"),
-        ("requests", lambda each: f"{each.requests:,}"),
-        ("generated tokens, expected", lambda each: _or_dash(each.expected_tokens, ",.0f")),
-        ("generated tokens, at most", lambda each: f"{each.max_tokens:,}"),
-        ("FLOPs of the policy", lambda each: _or_dash(each.flops, ".2e")),
+        ("what is counted", lambda each: each.unit),
+        ("wanted", lambda each: _or_dash(each.wanted, ",")),
+        ("stored", lambda each: f"{each.stored:,}"),
+        ("missing", lambda each: _or_dash(each.missing, ",")),
+        ("requests", lambda each: _or_dash(each.requests, ",")),
+        ("tokens, expected", lambda each: _or_dash(each.expected_tokens, ",.0f")),
+        ("generated tokens, at most", lambda each: _or_dash(each.max_tokens, ",")),
+        ("FLOPs of the model", lambda each: _or_dash(each.flops, ".2e")),
         ("time at full concurrency", lambda each: duration(each.seconds)),
     )
     for heading, cell in lines:

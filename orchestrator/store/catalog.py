@@ -149,6 +149,12 @@ async def register_generator(tx: Transaction, generator: GeneratorRecord) -> int
     )  # fmt: skip
 
 
+async def find_generator(tx: Transaction, fingerprint: str) -> int | None:
+    """Id of the generator with that fingerprint, if there is one."""
+    found = await tx.scalar("SELECT id FROM generators WHERE fingerprint = :name", name=fingerprint)
+    return None if found is None else int(found)
+
+
 async def register_scorer(tx: Transaction, scorer: ScorerRecord) -> int:
     """Id of the scorer with that fingerprint."""
     return int(

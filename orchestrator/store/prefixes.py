@@ -69,6 +69,13 @@ async def unlabelled(tx: Transaction, sweep_id: int, demand: RolloutDemand) -> l
     return [row.id for row in rows]
 
 
+async def rollouts_wanted(tx: Transaction, sweep_id: int, strategy: str) -> int:
+    """Completions that a strategy of a sweep wants so far."""
+    sql = """SELECT COALESCE(SUM(w.samples), 0) FROM sweep_pools w JOIN pools p ON p.id = w.pool_id
+        WHERE w.sweep_id = :sweep_id AND w.strategy = :strategy AND p.prefix_id IS NOT NULL"""
+    return int(await tx.scalar(sql, sweep_id=sweep_id, strategy=strategy))
+
+
 async def add_rollouts(
     tx: Transaction, sweep_id: int, demand: RolloutDemand, trajectory_ids: Sequence[int]
 ) -> int:

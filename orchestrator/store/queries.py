@@ -67,19 +67,62 @@ def _pool_counts(pool_id: int, rows: Sequence[AnyRow]) -> PoolCounts:
     )
 
 
+_HELD = """FROM generators g JOIN pools p ON p.generator_id = g.id JOIN problems q ON q.id = p.problem_id
+    JOIN trajectories t ON t.id >= CAST(p.id AS BIGINT) * 1048576 AND t.id < (CAST(p.id AS BIGINT) + 1) * 1048576
+    WHERE g.fingerprint = :fingerprint AND p.seed = :seed AND t.outcome <> 'error'"""
+
+
 async def pool_contents(tx: Transaction, fingerprint: str, seed: int) -> dict[str, PoolContent]:
-    """What the pools of a generator hold, by content hash of their problem."""
+    """What the pools of whole solutions of a generator hold, by content hash of their problem."""
     rows = await tx.rows(
-        """SELECT q.content_hash, COUNT(*), SUM(COALESCE(t.completion_tokens, 0)), SUM(t.latency_s)
-        FROM generators g JOIN pools p ON p.generator_id = g.id JOIN problems q ON q.id = p.problem_id
-        JOIN trajectories t ON t.id >= CAST(p.id AS BIGINT) * 1048576
-            AND t.id < (CAST(p.id AS BIGINT) + 1) * 1048576
-        WHERE g.fingerprint = :fingerprint AND p.seed = :seed AND p.prefix_id IS NULL AND t.outcome <> 'error'
-        GROUP BY q.content_hash""",
+        f"""SELECT q.content_hash, COUNT(*), SUM(COALESCE(t.completion_tokens, 0)), SUM(t.latency_s)
+        {_HELD} AND p.prefix_id IS NULL GROUP BY q.content_hash""",
         fingerprint=fingerprint,
         seed=seed,
     )
     return {row[0]: PoolContent(int(row[1]), int(row[2]), float(row[3])) for row in rows}
+
+
+async def completions_held(tx: Transaction, fingerprint: str, seed: int) -> PoolContent:
+    """What a generator has completed of beginnings."""
+    (row,) = await tx.rows(
+        f"""SELECT COUNT(*), COALESCE(SUM(COALESCE(t.completion_tokens, 0)), 0), COALESCE(SUM(t.latency_s), 0)
+        {_HELD} AND p.prefix_id IS NOT NULL""",
+        fingerprint=fingerprint,
+        seed=seed,
+    )
+    return PoolContent(int(row[0]), int(row[1]), float(row[2]))
+
+
+async def mean_steps(tx: Transaction, fingerprint: str, seed: int) -> float | None:
+    """Steps of a whole solution of a generator, over those that are stored; None while there are none."""
+    commas = "LENGTH(x.step_ends) - LENGTH(REPLACE(x.step_ends, ',', ''))"
+    found = await tx.scalar(
+        f"""SELECT AVG(CAST(1 + {commas} AS DOUBLE PRECISION))
+        FROM generators g JOIN pools p ON p.generator_id = g.id AND p.prefix_id IS NULL
+        JOIN trajectories t ON t.id >= CAST(p.id AS BIGINT) * 1048576
+            AND t.id < (CAST(p.id AS BIGINT) + 1) * 1048576
+        JOIN trajectory_texts x ON x.trajectory_id = t.id
+        WHERE g.fingerprint = :fingerprint AND p.seed = :seed AND t.outcome = 'complete'""",
+        fingerprint=fingerprint,
+        seed=seed,
+    )
+    return None if found is None else float(found)
+
+
+async def scores_held(tx: Transaction, scorer: str, fingerprint: str, seed: int) -> int:
+    """Solutions of a generator that a scorer (by its fingerprint) is not to score again."""
+    return int(
+        await tx.scalar(
+            """SELECT COUNT(*) FROM generators g JOIN pools p ON p.generator_id = g.id AND p.prefix_id IS NULL
+            JOIN scores s ON s.trajectory_id >= CAST(p.id AS BIGINT) * 1048576
+                AND s.trajectory_id < (CAST(p.id AS BIGINT) + 1) * 1048576
+            JOIN scorers c ON c.id = s.scorer_id
+            WHERE g.fingerprint = :fingerprint AND p.seed = :seed AND c.fingerprint = :scorer
+                AND s.status NOT IN ('error', 'invalid')""",
+            fingerprint=fingerprint, seed=seed, scorer=scorer,
+        )
+    )  # fmt: skip
 
 
 _OPEN = """SELECT COUNT(*) AS tasks FROM tasks t WHERE t.state = {state} AND t.lane_id IN :lanes AND EXISTS (

@@ -147,6 +147,11 @@ class Store:
         async with self._write() as tx:
             return await catalog.register_generator(tx, generator)
 
+    async def find_generator(self, fingerprint: str) -> int | None:
+        """Id of the generator with that fingerprint, if there is one."""
+        async with self._read() as tx:
+            return await catalog.find_generator(tx, fingerprint)
+
     async def register_scorer(self, scorer: ScorerRecord) -> int:
         """Id of the scorer with that fingerprint."""
         async with self._write() as tx:
@@ -227,6 +232,11 @@ class Store:
         """Solutions whose prefixes are not completed yet; the first samples of all problems come first."""
         async with self._read() as tx:
             return await prefixes.unlabelled(tx, sweep_id, demand)
+
+    async def rollouts_wanted(self, sweep_id: int, strategy: str) -> int:
+        """Completions that a strategy of a sweep wants so far."""
+        async with self._read() as tx:
+            return await prefixes.rollouts_wanted(tx, sweep_id, strategy)
 
     async def add_rollouts(self, sweep_id: int, demand: RolloutDemand, trajectory_ids: Sequence[int]) -> int:
         """Have the prefixes of these solutions completed; how many samples that asks for."""
@@ -398,6 +408,21 @@ class Store:
         """What the pools of a generator hold, by content hash of their problem; errors are not content."""
         async with self._read() as tx:
             return await queries.pool_contents(tx, fingerprint, seed)
+
+    async def completions_held(self, fingerprint: str, seed: int) -> PoolContent:
+        """What a generator has completed of beginnings of solutions; errors are not content."""
+        async with self._read() as tx:
+            return await queries.completions_held(tx, fingerprint, seed)
+
+    async def mean_steps(self, fingerprint: str, seed: int) -> float | None:
+        """Steps of a whole solution of a generator, over those that are stored; None while there are none."""
+        async with self._read() as tx:
+            return await queries.mean_steps(tx, fingerprint, seed)
+
+    async def scores_held(self, scorer: str, fingerprint: str, seed: int) -> int:
+        """Solutions of a generator that a scorer (by its fingerprint) is not to score again."""
+        async with self._read() as tx:
+            return await queries.scores_held(tx, scorer, fingerprint, seed)
 
     async def open_tasks(self, sweep_id: int, lane_ids: Sequence[int]) -> int:
         """Tasks of a sweep in these lanes that are pending or leased."""

@@ -41,12 +41,7 @@ def spec(samples: int = 8) -> SweepSpec:
 async def test_without_a_database_everything_is_missing(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/none.db"
     (found,) = await forecast(spec(), load_problems(spec().problems, tmp_path), url)
-    assert (found.problems, found.samples_wanted, found.samples_stored, found.samples_missing) == (
-        5,
-        40,
-        0,
-        40,
-    )
+    assert (found.problems, found.wanted, found.stored, found.missing) == (5, 40, 0, 40)
     assert (found.requests, found.max_tokens, found.expected_tokens) == (10, 2000, None)
     assert found.flops == 2 * 1000 * 2000
     assert found.seconds is None
@@ -72,7 +67,7 @@ async def test_what_is_stored_is_subtracted_and_gives_the_mean_length(tmp_path: 
         batch = FactBatch(trajectories=tuple(sample(task, index) for index in range(6)))
         await store.write(batch, run_id=run_id, extractor_id=extractor_id)
     (found,) = await forecast(spec(), problems, url)
-    assert (found.samples_stored, found.samples_missing) == (6, 34)
+    assert (found.stored, found.missing) == (6, 34)
     assert found.requests == 1 + 4 * 2
     assert found.expected_tokens == 34 * 10  # the stored samples have ten tokens each
     assert found.flops == 2 * 1000 * 340
