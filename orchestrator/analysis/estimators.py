@@ -1,96 +1,51 @@
-"""What a pool of samples says about a budget: unbiased estimates from counts, exact wherever affordable.
+"""What a pool of samples says about a budget: unbiased estimates for every selector, exact wherever affordable.
 
-Pure: counts in, numbers out. Must not know where the counts come from (no store, no I/O, no clock) nor how
-they are shown. Everything is estimated without replacement from one pool of n samples, so that one pool
-answers every budget k <= n. A sample is a draw of the model whose verdict is known: endpoint errors and
-missing verdicts are counted, never guessed; truncated, refused, empty and timed-out samples and samples
-without an answer are samples that are not correct and never vote.
+Pure: counts and arrays in, numbers out. Must not know where they come from (no store, no I/O, no clock) nor how they
+are shown. Everything is estimated without replacement from one pool of n samples, so that one pool answers every budget
+k <= n. What each selector is stands in `selectors`; here is which method estimates it:
+
+- pass, best-of-n: by rank, in closed form (`order_statistics`);
+- majority, and filter-vote by threshold: exact elections (`plurality`), or resampled where the pool is huge;
+- weighted, hierarchical, filter-vote by share: random orders of the pool, unless its subsets are few (`resampling`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
-from orchestrator.analysis.plurality import (
-    plurality_of_all,
-    plurality_without_replacement,
-    resampled_plurality,
+from orchestrator.analysis.ballots import Ballots, BoolArray
+from orchestrator.analysis.counts import ClusterCount, PoolCounts, accuracy_bounds, mean_tokens
+from orchestrator.analysis.intervals import Mean, mean_over_problems, student_t_quantile
+from orchestrator.analysis.order_statistics import (
+    FloatArray,
+    chance_that_best_has_rank,
+    credit_by_rank,
+    pass_at_k,
 )
+from orchestrator.analysis.plurality import Election, pluralities, plurality_of_all, resampled_plurality
+from orchestrator.analysis.resampling import expectations, trials_for
+from orchestrator.analysis.selectors import Kind, Selector
+from orchestrator.analysis.tallies import Tally, chain_tally, share_tally, weighted_tally
 
-FloatArray = npt.NDArray[np.float64]
-
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterCount:
-    """Votes of one answer cluster in a pool; all its answers share one verdict."""
-
-    cluster_id: int
-    count: int
-    is_correct: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PoolCounts:
-    """Everything the estimators need of one pool: a partition of its samples, and its votes.
-
-    Raises ValueError where the counts do not add up, since every figure after that would be quietly wrong.
-    """
-
-    problem_id: int
-    level: str | None
-    samples: int
-    """Stored samples, errors included."""
-    correct: int
-    wrong: int
-    no_answer: int
-    """Finished, but without an answer: none in the text, no text, or refused by a filter."""
-    truncated: int
-    """Not finished: cut at `max_tokens` or by the context length, or out of time."""
-    errors: int
-    """The endpoint failed: says nothing about the model."""
-    ungraded: int = 0
-    """Answered, but no verdict (grader failed or has not run): says nothing about the model yet."""
-    clusters: tuple[ClusterCount, ...] = ()
-    """Votes: one for each correct or wrong sample."""
-    completion_tokens: int = 0
-    samples_with_tokens: int = 0
-    """Samples whose token count is known; the denominator of mean tokens."""
-
-    def __post_init__(self) -> None:
-        parts = (
-            self.correct,
-            self.wrong,
-            self.no_answer,
-            self.truncated,
-            self.errors,
-            self.ungraded,
-        )
-        if min(parts) < 0 or sum(parts) != self.samples:
-            raise ValueError(
-                f"problem {self.problem_id}: outcomes {parts} do not add up to {self.samples} samples"
-            )
-        votes = _sum_counts(self.clusters, True), _sum_counts(self.clusters, False)
-        if votes != (self.correct, self.wrong):
-            samples = self.correct, self.wrong
-            raise ValueError(f"problem {self.problem_id}: (correct, wrong) is {samples}, in votes {votes}")
-
-    @property
-    def unknown(self) -> int:
-        """Stored samples that say nothing about the model."""
-        return self.errors + self.ungraded
-
-    @property
-    def n(self) -> int:
-        """Samples of the model with a known verdict: the n of every estimator."""
-        return self.samples - self.unknown
+__all__ = [
+    "ClusterCount",
+    "Curve",
+    "Estimate",
+    "FloatArray",
+    "Mean",
+    "PoolCounts",
+    "accuracy_bounds",
+    "estimate",
+    "majority_at_k",
+    "mean_over_problems",
+    "mean_tokens",
+    "pass_at_k",
+    "student_t_quantile",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,35 +57,57 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Mean:
-    """Mean over problems with its sampling error; None where the number of problems does not define it."""
+class Curve:
+    """Accuracy of one selector on each problem at each budget: arrays of (problems, budgets)."""
 
-    value: float | None
-    std_error: float | None
-    low: float | None
-    high: float | None
-    problems: int
+    selector: Selector
+    budgets: tuple[int, ...]
+    values: FloatArray
+    """Expected accuracy of a draw of the budget; NaN where the pool cannot say: it is smaller than the budget, has not
+    the score, or the budget is no number of chains."""
+    mc_errors: FloatArray
+    """Standard error due to resampling: 0.0 where the value is exact."""
+    is_exact: BoolArray
+
+    def at(self, budget: int) -> FloatArray:
+        """(problems,): the values of one budget, for a mean or a paired difference over problems."""
+        return np.asarray(self.values[:, self.budgets.index(budget)])
+
+    def mc_error_at(self, budget: int) -> float:
+        """Monte Carlo error of the mean over the problems that have a value."""
+        j = self.budgets.index(budget)
+        errors = self.mc_errors[~np.isnan(self.values[:, j]), j]
+        return float(np.sqrt((errors**2).sum())) / max(1, len(errors))
 
 
-def pass_at_k(n: npt.ArrayLike, c: npt.ArrayLike, k: npt.ArrayLike) -> FloatArray:
-    """Chance that k of n samples, drawn without replacement, hold one of the c correct; NaN where k > n.
+def estimate(
+    pools: Sequence[Ballots],
+    selectors: Iterable[Selector],
+    budgets: Iterable[int],
+    *,
+    seed: int,
+    trials: int | None = None,
+) -> dict[Selector, Curve]:
+    """Accuracy of every selector on every problem at every budget, in the order of the pools.
 
-    1 - C(n-c, k) / C(n, k), unbiased (Chen et al. 2021, arXiv:2107.03374, eq. 1). The ratio is symmetric in
-    c and k, hence a product of min(c, k) factors prod_j (n - max(c, k) - j) / (n - j): no factorial, no
-    logarithm. Arguments broadcast. Raises ValueError unless 0 <= c <= n and k >= 1.
+    Unbiased, without replacement. `seed` (not negative) and `trials`, the number of random orders of a pool (by default
+    `resampling.trials_for` so many problems), matter only where `is_exact` is false; there, a value depends on them and
+    its own pool, and on no other selector or budget, nor on what the other pools hold. Raises ValueError where a budget
+    is below 1, or where a pool is no whole number of chains of a hierarchical selector.
     """
-    n, c, k = (a.astype(np.float64) for a in np.broadcast_arrays(n, c, k))
-    if np.any(c < 0) or np.any(c > n) or np.any(k < 1):
-        raise ValueError("pass@k needs 0 <= c <= n and k >= 1")
-    few, many = np.minimum(c, k)[..., None], np.maximum(c, k)[..., None]
-    miss = np.ones(n.shape)
-    block = 256  # bounds memory: pools of a million samples must not make a table of problems x samples
-    for start in range(0, int(few.max(initial=0)), block):
-        j = np.arange(start, start + block)
-        inside = j < np.minimum(few, n[..., None])
-        factors = np.maximum(n[..., None] - many - j, 0.0) / np.where(inside, n[..., None] - j, 1.0)
-        miss *= np.where(inside, factors, 1.0).prod(axis=-1)
-    return np.asarray(np.where(k > n, np.nan, 1.0 - miss))
+    wanted, grid = tuple(dict.fromkeys(selectors)), tuple(sorted(set(budgets)))
+    if any(k < 1 for k in grid) or (trials is not None and trials < 2):
+        raise ValueError(f"a budget is at least 1, and trials at least 2: {grid}, {trials}")
+    curves = {selector: _blank(selector, len(pools), grid) for selector in wanted}
+    for selector in wanted:
+        if selector.kind is Kind.PASS:
+            _fill_pass(curves[selector], pools)
+        elif selector.kind is Kind.BEST_OF_N:
+            _fill_best_of_n(curves[selector], pools)
+    _fill_votes([curves[selector] for selector in wanted if _is_vote(selector)], pools, seed)
+    resampled = [curves[selector] for selector in wanted if _is_resampled(selector)]
+    _fill_resampled(resampled, pools, seed, trials or trials_for(len(pools)))
+    return curves
 
 
 def majority_at_k(pool: PoolCounts, k: int, seed: int) -> Estimate:
@@ -138,92 +115,121 @@ def majority_at_k(pool: PoolCounts, k: int, seed: int) -> Estimate:
 
     A tie of m clusters counts 1/m for each correct one among them; samples without an answer do not vote,
     and no vote at all counts 0. Exact (`orchestrator.analysis.plurality`), or by resampling with `seed` (not
-    negative) where that would take too long: a pool of 2048 is exact, one of 100,000 may not be.
-    Raises ValueError unless 1 <= k <= n.
+    negative) where that would take too long: a pool of 2048 is exact, one of 100,000 may not be. Raises ValueError
+    unless 1 <= k <= n. Many pools are several times cheaper together: `estimate`.
     """
     if not 1 <= k <= pool.n:
         raise ValueError(f"problem {pool.problem_id}: majority@{k} of {pool.n} samples")
-    right, wrong = _sizes(pool.clusters, True), _sizes(pool.clusters, False)
-    if not right:
-        return Estimate(0.0)
-    if k == 1 or not wrong:  # any vote is elected, any vote is correct
-        return Estimate(float(pass_at_k(pool.n, pool.correct, k)))
-    if k == pool.n:
-        return Estimate(plurality_of_all(right, wrong))
-    exact = plurality_without_replacement(right, wrong, pool.n, k)
-    if exact is not None:
-        return Estimate(exact)
-    rng = np.random.default_rng([seed, pool.problem_id, k])
-    return Estimate(*resampled_plurality(right, wrong, pool.n, k, rng))
+    return _vote_estimates([pool.election()], k, [pool.problem_id], seed)[0]
 
 
-def mean_over_problems(values: npt.ArrayLike) -> Mean:
-    """Mean, standard error clustered by problem and 95% interval of Student's t, cut to [0, 1].
-
-    The error is sample sd / sqrt(problems): one value a problem, so that samples of one problem are never
-    taken for independent evidence (Miller 2024, arXiv:2411.00640, section 2.2). Where all values are equal
-    the interval has no width: that is what the sample shows, not a proof.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    count = array.size
-    if count == 0:
-        return Mean(None, None, None, None, 0)
-    value = float(array.mean())
-    if count == 1:
-        return Mean(value, None, None, None, 1)
-    std_error = float(array.std(ddof=1)) / math.sqrt(count)
-    half = student_t_quantile(count - 1) * std_error
-    return Mean(value, std_error, max(0.0, value - half), min(1.0, value + half), count)
+def _blank(selector: Selector, problems: int, budgets: tuple[int, ...]) -> Curve:
+    shape = problems, len(budgets)
+    return Curve(selector, budgets, np.full(shape, np.nan), np.zeros(shape), np.ones(shape, dtype=np.bool_))
 
 
-@cache
-def student_t_quantile(freedom: int, confidence: float = CONFIDENCE) -> float:
-    """Two-sided quantile of Student's t with `freedom` >= 1 degrees of freedom: 12.706, 4.303, ... 1.960.
-
-    Bisection on the finite trigonometric series of the distribution (Abramowitz and Stegun 26.7.3, 26.7.4).
-    """
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _student_t_mass(middle, freedom) > confidence else (middle, high)
-    return math.tan(low) * math.sqrt(freedom)
+def _is_vote(selector: Selector) -> bool:
+    return selector.kind is Kind.MAJORITY or selector.threshold is not None
 
 
-def accuracy_bounds(pools: Iterable[PoolCounts]) -> tuple[float, float] | None:
-    """Accuracy (mean over problems) if all samples of unknown verdict were wrong, and if all were right.
-
-    None without any stored sample.
-    """
-    counts = np.array([(p.samples, p.correct, p.unknown) for p in pools if p.samples], dtype=np.float64)
-    if not counts.size:
-        return None
-    samples, correct, unknown = counts.T
-    return float((correct / samples).mean()), float(((correct + unknown) / samples).mean())
+def _is_resampled(selector: Selector) -> bool:
+    return selector.kind in (Kind.WEIGHTED, Kind.HIERARCHICAL) or selector.share is not None
 
 
-def mean_tokens(pools: Iterable[PoolCounts]) -> float | None:
-    """Completion tokens a sample, over the samples whose count is known; None without any."""
-    known = [(p.completion_tokens, p.samples_with_tokens) for p in pools]
-    samples = sum(count for _, count in known)
-    return sum(tokens for tokens, _ in known) / samples if samples else None
+def _can_say(pool: Ballots, selector: Selector) -> bool:
+    return pool.n > 0 and (selector.score is None or selector.score in pool.scores)
 
 
-def _sizes(clusters: Iterable[ClusterCount], is_correct: bool) -> list[int]:
-    return [c.count for c in clusters if c.is_correct == is_correct and c.count]
+def _fill_pass(curve: Curve, pools: Sequence[Ballots]) -> None:
+    n, c = (
+        np.array(each, dtype=np.int64) for each in ([p.n for p in pools], [p.is_right.sum() for p in pools])
+    )
+    curve.values[:] = pass_at_k(n[:, None], c[:, None], np.array(curve.budgets, dtype=np.int64))
 
 
-def _sum_counts(clusters: Iterable[ClusterCount], is_correct: bool) -> int:
-    return sum(_sizes(clusters, is_correct))
+def _fill_best_of_n(curve: Curve, pools: Sequence[Ballots]) -> None:
+    score = curve.selector.score or ""
+    able = [i for i, pool in enumerate(pools) if _can_say(pool, curve.selector)]
+    for n in {pools[i].n for i in able}:
+        members = [i for i in able if pools[i].n == n]
+        credit = np.array([_credit_by_rank(pools[i], score) for i in members])
+        # a budget beyond the pool makes its row of chances NaN, hence its values
+        curve.values[members] = np.clip(credit @ chance_that_best_has_rank(n, curve.budgets).T, 0.0, 1.0)
 
 
-def _student_t_mass(angle: float, freedom: int) -> float:
-    """P(|T| < tan(angle) sqrt(freedom))."""
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = freedom % 2
-    steps = np.arange(
-        1 + odd, freedom - 1, 2, dtype=np.float64
-    )  # coefficient of each term over the one before
-    terms = np.cumprod(np.concatenate(([cosine if odd else 1.0], steps / (steps + 1) * cosine**2)))
-    if not odd:
-        return sine * float(terms.sum())
-    return (angle + (sine * float(terms.sum()) if freedom > 1 else 0.0)) * 2 / math.pi
+def _credit_by_rank(pool: Ballots, score: str) -> FloatArray:
+    chosen = pool.is_selectable(score)
+    return credit_by_rank(pool.scores[score][chosen], pool.is_right[chosen], pool.n)
+
+
+def _fill_votes(curves: Sequence[Curve], pools: Sequence[Ballots], seed: int) -> None:
+    """All elections of a budget together, whatever their selector: they share their tables."""
+    places = [
+        (curve, i, _election(pool, curve.selector))
+        for curve in curves
+        for i, pool in enumerate(pools)
+        if _can_say(pool, curve.selector)
+    ]
+    for j, k in enumerate(curves[0].budgets if curves else ()):
+        some = [place for place in places if place[2].n >= k]
+        ids = [pools[i].problem_id for _, i, _ in some]
+        found = _vote_estimates([election for _, _, election in some], k, ids, seed)
+        for (curve, i, _), one in zip(some, found, strict=True):
+            curve.values[i, j], curve.mc_errors[i, j] = one.value, one.mc_error
+            curve.is_exact[i, j] = one.mc_error == 0.0
+
+
+def _election(pool: Ballots, selector: Selector) -> Election:
+    if selector.score is None:
+        return Election(pool.n, (pool.tier(pool.has_answer),))
+    passes = np.asarray(pool.scores[selector.score] >= (selector.threshold or 0.0))
+    return Election(pool.n, (pool.tier(passes), pool.tier(~passes)))
+
+
+def _vote_estimates(
+    elections: Sequence[Election], k: int, problem_ids: Sequence[int], seed: int
+) -> list[Estimate]:
+    known = [_known_vote(election, k) for election in elections]
+    values = iter(
+        pluralities([e for e, value in zip(elections, known, strict=True) if value is None], k).tolist()
+    )
+    values_of = [next(values) if value is None else value for value in known]
+    return [
+        _resampled_vote(election, k, problem_id, seed) if math.isnan(value) else Estimate(value)
+        for election, value, problem_id in zip(elections, values_of, problem_ids, strict=True)
+    ]
+
+
+def _known_vote(election: Election, k: int) -> float | None:
+    """What needs no law: one vote is right or wrong; all vote; nobody can be right, or whoever votes is."""
+    right = round(sum(sum(tier.right) for tier in election.tiers))
+    wrong = sum(sum(tier.wrong) for tier in election.tiers)
+    if k == 1 or not right or not wrong:
+        return float(pass_at_k(election.n, right, k))
+    return plurality_of_all(election) if k == election.n else None
+
+
+def _resampled_vote(election: Election, k: int, problem_id: int, seed: int) -> Estimate:
+    return Estimate(*resampled_plurality(election, k, np.random.default_rng([seed, problem_id, k])))
+
+
+def _fill_resampled(curves: Sequence[Curve], pools: Sequence[Ballots], seed: int, trials: int) -> None:
+    for i, pool in enumerate(pools):
+        able = [curve for curve in curves if _can_say(pool, curve.selector)]
+        tallies = [_tally(pool, curve.selector) for curve in able]
+        budgets = able[0].budgets if able else ()
+        found = expectations(tallies, budgets, seed=(seed, pool.problem_id), trials=trials)
+        for curve, values in zip(able, found, strict=True):
+            for j, one in enumerate(values):
+                if one is not None:
+                    curve.values[i, j], curve.mc_errors[i, j] = one.value, one.mc_error
+                    curve.is_exact[i, j] = one.is_exact
+
+
+def _tally(pool: Ballots, selector: Selector) -> Tally:
+    score = selector.score or ""
+    if selector.share is not None:
+        return share_tally(pool, score, selector.share)
+    if selector.chain is not None:
+        return chain_tally(pool, score, selector.chain)
+    return weighted_tally(pool, score)
