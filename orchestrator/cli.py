@@ -113,11 +113,41 @@ def status(
 
 
 @app.command()
-def results(name: SweepName, db: Database = None, as_json: AsJson = False) -> None:
-    """Compute and show a sweep's results from what is stored, now."""
-    from orchestrator.commands import show_results
+def results(
+    name: SweepName,
+    budgets: Annotated[
+        str | None, typer.Option(help="Budgets instead of the sweep's, say 1,16,256.", metavar="K,K,...")
+    ] = None,
+    first_k: Annotated[
+        bool, typer.Option("--first-k", help="Also what the first k samples come to: one draw, no estimate.")
+    ] = False,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute and show a sweep's results from what is stored, now: every selector at every budget."""
+    from orchestrator.commands import parse_budgets, show_results
 
-    _await(show_results(name, _database(db), is_json=as_json))
+    chosen = parse_budgets(budgets)
+    _await(show_results(name, _database(db), chosen, shows_first=first_k, is_json=as_json))
+
+
+@app.command()
+def compare(
+    name: SweepName,
+    first: Annotated[
+        str,
+        typer.Argument(help="[STRATEGY/]SELECTOR[@BUDGET], say weighted:prm.last@64.", show_default=False),
+    ],
+    second: Annotated[
+        str, typer.Argument(help="What it is compared with, say majority.", show_default=False)
+    ],
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two selectors, strategies or budgets on the same problems: paired differences with intervals."""
+    from orchestrator.commands import compare_ways
+
+    _await(compare_ways(name, _database(db), first, second, is_json=as_json))
 
 
 @app.command()

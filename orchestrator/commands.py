@@ -6,12 +6,15 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestrator.analysis.comparison import compare, parse_way
 from orchestrator.analysis.conclusion import Conclusions, conclude
 from orchestrator.analysis.forecast import forecast
 from orchestrator.analysis.grading_service import GradingService
+from orchestrator.analysis.results_tables import difference_table
 from orchestrator.analysis.training_data import LabelType, Layout
 from orchestrator.errors import Interrupted, SweepFailed, UsageError
 from orchestrator.execution.progress import duration, make_reporter
@@ -38,6 +41,7 @@ from orchestrator.spec.settings import DEFAULT_STORE, store_url
 from orchestrator.store import Store
 from orchestrator.sweep import NOTHING_TO_DO, RunOptions, RunReport, run_sweep
 from workers.grading import GraderPool
+from workers.identity import MAX_SAMPLES_PER_POOL
 
 
 async def run_file(path: Path, database: str | None, options: RunOptions) -> None:
@@ -82,7 +86,7 @@ async def import_trajectories(path: Path, url: str, options: ImportOptions, *, i
     """`ttc import`: solutions made elsewhere become a sweep of their own, and its results are shown."""
     async with await Store.open(url) as store:
         found = await import_file(path, options, store, note)
-        conclusions = await _conclude(options.name, store)
+        conclusions = await _conclude(options.name, store, is_json=is_json)
     if is_json:
         show_json({**asdict(found), **conclusions_json(conclusions)})
         return
@@ -169,15 +173,41 @@ async def _silence(store: Store, sweep_id: int) -> float | None:
     return min((run.silent_s for run in open_runs if run.sweep_id == sweep_id), default=None)
 
 
-async def show_results(name: str, url: str, *, is_json: bool) -> None:
-    """`ttc results`: estimates from what is stored now."""
+def parse_budgets(text: str | None) -> tuple[int, ...]:
+    """Budgets as a user writes them; none: those of the sweep. Raises UsageError for what are no budgets."""
+    parts = text.split(",") if text else []
+    for part in parts:
+        is_number = part.strip().isdecimal() and len(part) < 10
+        if not (is_number and 0 < int(part) < MAX_SAMPLES_PER_POOL):
+            raise UsageError.of("is no budget", field="--budgets", value=repr(part), remedy="write 1,16,256")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+async def show_results(
+    name: str, url: str, budgets: Sequence[int] = (), *, shows_first: bool = False, is_json: bool
+) -> None:
+    """`ttc results`: estimates from what is stored now, at the budgets of the sweep or at others."""
     async with await Store.open(url, create=False) as store:
-        show_conclusions(await _conclude(name, store), is_json=is_json)
+        conclusions = await _conclude(name, store, budgets, is_json=is_json)
+    show_conclusions(conclusions, shows_first=shows_first, is_json=is_json)
 
 
 async def grade_sweep(name: str, url: str, *, is_json: bool) -> None:
     """`ttc grade`: verdicts that are missing, then the results."""
     await show_results(name, url, is_json=is_json)
+
+
+async def compare_ways(name: str, url: str, first: str, second: str, *, is_json: bool) -> None:
+    """`ttc compare`: one way to spend and select against another, on the same problems."""
+    async with await Store.open(url, create=False) as store:
+        ways = [parse_way(text) for text in (first, second)]
+        budgets = sorted({way.budget for way in ways if way.budget is not None})
+        conclusions = await _conclude(name, store, budgets, is_json=is_json)
+    rows = compare(conclusions.strategies, *ways)
+    if is_json:
+        show_json([asdict(row) for row in rows])
+    else:
+        show(difference_table(rows))
 
 
 async def cancel_sweep(name: str, url: str) -> None:
@@ -233,11 +263,22 @@ def database_of(spec: SweepSpec, path: Path, chosen: str | None) -> str:
     return store_url(DEFAULT_STORE, Path.cwd())
 
 
-async def _conclude(name: str, store: Store) -> Conclusions:
+async def _conclude(
+    name: str, store: Store, budgets: Sequence[int] = (), *, is_json: bool = False
+) -> Conclusions:
+    """Results of a sweep at its own budgets, or at others."""
     spec, registered = await recall(name, store)
+    if budgets:
+        spec = spec.model_copy(update={"budgets": tuple(budgets)})
+    reporter = make_reporter(name, is_json=is_json, stream=sys.stderr)
     async with GraderPool() as graders:
         grading = GradingService(store, graders, registered.sweep_id, registered.rules, note)
-        return await conclude(spec, registered, store, grading)
+        try:
+            return await conclude(
+                spec, registered, store, grading, partial(reporter.advance, "problems estimated")
+            )
+        finally:
+            reporter.close()
 
 
 def _finish(name: str, report: RunReport, options: RunOptions) -> None:

@@ -10,16 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.analysis import results
+from orchestrator.analysis import results, results_tables
 from orchestrator.analysis.conclusion import Conclusions
 from orchestrator.analysis.forecast import Forecast
 from orchestrator.execution.progress import duration, printable
 from orchestrator.problems.integrity import ScrambleCheck
-from orchestrator.store import LEASE_S, Progress
+from orchestrator.store import LEASE_S, Progress, Scoring
 
 FORMATS = ("table", "csv", "json")
 WIDEST_RESULTS = 140
@@ -29,31 +30,61 @@ EXACT = 1e6
 """Larger numbers (times, ids) are shown with all their digits."""
 
 
-def conclusions_json(found: Conclusions) -> dict[str, Any]:
+def conclusions_json(found: Conclusions, *, shows_first: bool = False) -> dict[str, Any]:
     """The results as plain values."""
+    first = (
+        {"first_k": {each.strategy: _first_k_json(each) for each in found.strategies}} if shows_first else {}
+    )
     return {
-        "strategies": {each.strategy: results.to_json(each.rows, each.counts) for each in found.strategies},
+        "strategies": {each.strategy: results.to_json(each) for each in found.strategies},
+        **first,
+        "scoring": [asdict(each) for each in found.scoring],
         "grader_agreement": asdict(found.agreement),
         "scramble_alarm": found.scramble.is_alarm,
     }
 
 
-def show_conclusions(found: Conclusions, *, is_json: bool) -> None:
+def _first_k_json(found: results.StrategyResults) -> list[dict[str, Any]]:
+    return [asdict(row) for row in results.first_k(found)]
+
+
+def show_conclusions(found: Conclusions, *, shows_first: bool = False, is_json: bool) -> None:
     """Print the results, strategy by strategy, and what should make a reader doubt them."""
     if is_json:
-        show_json(conclusions_json(found))
+        show_json(conclusions_json(found, shows_first=shows_first))
         return
     console = Console()
+    width = min(console.width, WIDEST_RESULTS)
     for each in found.strategies:
-        for table in results.render(each.rows, each.counts, width=min(console.width, WIDEST_RESULTS)):
+        tables = results_tables.render(each, width)
+        if shows_first:
+            tables.append(results_tables.first_k_table(results.first_k(each), width))
+        for table in tables:
             console.print(table)
             console.print()
+    if found.scoring:
+        console.print(scoring_table(found.scoring))
+        console.print()
     _warn(found.scramble)
     if found.agreement.answers:
         share = found.agreement.agreed / found.agreement.answers
         console.print(
             f"The strict grader agrees on {share:.1%} of {found.agreement.answers:,} distinct answers."
         )
+
+
+def scoring_table(rows: Sequence[Scoring]) -> Table:
+    """What has become of the samples that each scorer was to score."""
+    table = Table(
+        title="Scores", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_style="bold", title_justify="left"
+    )
+    headings = ("scorer", "scored", "cut short", "too long", "unparsed", "invalid", "errors")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "scorer" else "right", no_wrap=True)
+    for row in rows:
+        counts = (row.scored, row.truncated, row.too_long, row.unparsed, row.invalid, row.errors)
+        table.add_row(row.scorer, *(Text(f"{count:,}", "" if count else "dim") for count in counts))
+    return table
 
 
 def _warn(scramble: ScrambleCheck) -> None:

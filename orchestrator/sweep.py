@@ -18,6 +18,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 from orchestrator.analysis.conclusion import Conclusions, conclude
@@ -104,7 +105,9 @@ async def run_sweep(
                 await _add_tasks(store, registered, served)
                 run = _Run(spec, registered, store, options, reporter)
                 tally, reason = await run.draw(lanes, served, grading, growth, life.run_id)
-        conclusions = await conclude(spec, registered, store, grading)
+        conclusions = await conclude(
+            spec, registered, store, grading, partial(reporter.advance, "problems estimated")
+        )
         life.outcome = reason
     return await _report(store, sweep_id, reason if lanes else NOTHING_TO_DO, tally, conclusions)
 

@@ -8,8 +8,8 @@ import math
 import numpy as np
 from hypothesis import strategies as st
 
-from orchestrator.analysis.ballots import Ballots
-from orchestrator.analysis.selectors import Kind, Selector, credit
+from orchestrator.analysis.estimation.ballots import Ballots
+from orchestrator.analysis.estimation.selectors import Kind, Selector, credit
 
 SELECTORS = (
     Selector(Kind.PASS),

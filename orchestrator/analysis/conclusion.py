@@ -2,47 +2,49 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
 from orchestrator.analysis import results
-from orchestrator.analysis.estimators import ClusterCount, PoolCounts
+from orchestrator.analysis.estimation.ballots import Ballots
+from orchestrator.analysis.estimation.estimators import Curve
+from orchestrator.analysis.estimation.kept_estimates import (
+    ESTIMATOR_VERSION,
+    Estimation,
+    Kept,
+    Key,
+    Progress,
+    renew,
+)
+from orchestrator.analysis.estimation.selectors import Kind, Selector
 from orchestrator.analysis.grading_service import GradingService
-from orchestrator.analysis.results import CountRow, ResultRow
+from orchestrator.analysis.pool_reading import PoolRecord, ScoreColumn, pool_counts, pool_record
+from orchestrator.analysis.results import ResultRow, StrategyResults
+from orchestrator.analysis.selection import ChosenSelector, chosen_selectors, needed_scores
 from orchestrator.problems.integrity import ScrambleCheck, scrambled_ratio
 from orchestrator.registration import Registered
 from orchestrator.spec.sections import SweepSpec
-from orchestrator.store import Agreement, AnswerCount, ResultRecord, SelectorRecord, Store
+from orchestrator.spec.strategies import ParallelStrategy
+from orchestrator.store import Agreement, EstimateRecord, ResultRecord, Scoring, Store
 from orchestrator.store import PoolCounts as StoredCounts
-from workers.grading import MATH, STRICT, Verdict
+from workers.grading import MATH, STRICT
 from workers.grading.normalise import canonical
-from workers.types import Outcome
+from workers.steps import Aggregation
 
-UNFINISHED = frozenset({Outcome.TRUNCATED, Outcome.OVERFLOW, Outcome.TIMED_OUT})
-GRADED = {
-    Verdict.CORRECT: True,
-    Verdict.WRONG: False,
-    # An answer that is no mathematics is not the gold: a wrong answer like any other, and it votes for itself.
-    Verdict.UNPARSABLE: False,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Conclusion:
-    """Results of one strategy of a sweep."""
-
-    strategy: str
-    rows: Sequence[ResultRow]
-    counts: Sequence[CountRow]
+POOLS_AT_ONCE = 50
+"""Pools whose samples are read at once: a hundred thousand rows, a hundred megabytes for a moment."""
+ACCURACY = "accuracy"
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusions:
     """Results of a sweep."""
 
-    strategies: Sequence[Conclusion]
+    strategies: Sequence[StrategyResults]
+    scoring: Sequence[Scoring]
+    """What has become of the samples that each scorer was to score."""
     agreement: Agreement
     """Of the mathematical grader, whose verdicts count, with the strict one."""
     scramble: ScrambleCheck
@@ -50,27 +52,168 @@ class Conclusions:
 
 
 async def conclude(
-    spec: SweepSpec, registered: Registered, store: Store, grading: GradingService
+    spec: SweepSpec, registered: Registered, store: Store, grading: GradingService, progress: Progress
 ) -> Conclusions:
-    """Grade, cluster, estimate; the estimates are stored in `results` and returned, strategy by strategy."""
+    """Grade, cluster, estimate; estimates and results are stored and returned, strategy by strategy."""
     await grading.grade()
     await grading.cluster()
-    pools = await store.answer_counts(registered.sweep_id, grading.primary_id)
+    stored = await store.answer_counts(registered.sweep_id, grading.primary_id)
+    chosen = chosen_selectors(spec)
+    ids = await store.register_selectors([each.record for each in chosen])
+    numbers = {each.selector.name: number for each, number in zip(chosen, ids, strict=True)}
+    reader = _Reader(store, registered, _columns(registered, chosen))
     conclusions = []
-    ids = await store.register_selectors(
-        [SelectorRecord(kind, kind, None, None) for kind in (results.PASS, results.MAJORITY)]
-    )
-    selector_ids = dict(zip((results.PASS, results.MAJORITY), ids, strict=True))
     for strategy in spec.sampled:
-        counted = [
-            pool_counts(pool) for pool in pools if registered.models[pool.generator_id] == strategy.policy
-        ]
-        rows = results.summarise(counted, spec.budget_grid, spec.seed)
-        records = [_record(strategy.name, selector_ids[row.selector], row) for row in rows if row.problems]
-        await store.write_results(registered.sweep_id, records)
-        conclusions.append(Conclusion(strategy.name, rows, results.count_outcomes(counted)))
-    agreement = await _agreement(registered, store)
-    return Conclusions(conclusions, agreement, scramble_check(pools))
+        pools = [each for each in stored if registered.models[each.generator_id] == strategy.policy]
+        budgets = [budget for budget in spec.budget_grid if budget <= strategy.samples]
+        wanted = Estimation([each.selector for each in chosen], budgets, spec.seed)
+        shelf = _Shelf(store, registered.sweep_id, strategy.name, numbers)
+        estimated = await shelf.renew(await reader.records(pools), wanted, progress)
+        found = _results(strategy, pools, estimated)
+        await shelf.publish(found.rows)
+        conclusions.append(found)
+    return Conclusions(
+        conclusions,
+        await store.scoring(registered.sweep_id),
+        await _agreement(registered, store),
+        scramble_check(stored),
+    )
+
+
+def _columns(registered: Registered, chosen: Sequence[ChosenSelector]) -> list[ScoreColumn]:
+    ids = {name: number for number, name in registered.scorers.items()}
+    return [
+        ScoreColumn(each.key, ids[each.scorer], each.aggregation or Aggregation.LAST)
+        for each in needed_scores(chosen)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimated:
+    """A curve, and the samples it looked at."""
+
+    curve: Curve
+    pools: Sequence[Ballots]
+
+
+class _Reader:
+    """Samples of pools, one by one; strategies of the same model share them."""
+
+    def __init__(self, store: Store, registered: Registered, columns: Sequence[ScoreColumn]) -> None:
+        self._store = store
+        self._extractor_id = registered.rules.extractor_id
+        self._columns = columns
+        self._scorer_ids = list(dict.fromkeys(column.scorer_id for column in columns))
+        self._held: dict[int, PoolRecord] = {}
+
+    async def records(self, pools: Sequence[StoredCounts]) -> list[PoolRecord]:
+        """The samples of pools, in order."""
+        missing = [each for each in pools if each.pool_id not in self._held]
+        for start in range(0, len(missing), POOLS_AT_ONCE):
+            some = missing[start : start + POOLS_AT_ONCE]
+            ids = [each.pool_id for each in some]
+            samples = await self._store.pool_samples(ids, self._scorer_ids, self._extractor_id)
+            for pool, its in zip(some, samples, strict=True):
+                self._held[pool.pool_id] = pool_record(pool, its, self._columns)
+        return [self._held[each.pool_id] for each in pools]
+
+
+class _Shelf:
+    """Where the estimates of a strategy are kept."""
+
+    def __init__(self, store: Store, sweep_id: int, strategy: str, numbers: Mapping[str, int]) -> None:
+        self._store = store
+        self._sweep_id = sweep_id
+        self._strategy = strategy
+        self._numbers = numbers
+
+    async def renew(
+        self, records: Sequence[PoolRecord], wanted: Estimation, progress: Progress
+    ) -> list[_Estimated]:
+        """Curves of all selectors; what is stored and still holds is taken from there, the rest is stored."""
+        kept = await self._kept()
+        found: dict[Selector, _Estimated] = {}
+        for (score, chain), selectors in _by_view(wanted.selectors, records):
+            pools = [record.view(score, chain) for record in records]
+            renewal = await asyncio.to_thread(
+                renew, pools, Estimation(selectors, wanted.budgets, wanted.seed), kept, progress
+            )
+            await self._keep(renewal.made)
+            found |= {selector: _Estimated(curve, pools) for selector, curve in renewal.curves.items()}
+        return [found[selector] for selector in wanted.selectors]
+
+    async def publish(self, rows: Sequence[ResultRow]) -> None:
+        """Store what is said over problems."""
+        await self._store.write_results(self._sweep_id, [self._result(row) for row in rows if row.problems])
+
+    async def _kept(self) -> dict[Key, Kept]:
+        names = {number: name for name, number in self._numbers.items()}
+        return {
+            (names[each.selector_id], each.budget, each.problem_id): Kept(
+                each.value, each.mc_error, each.signature
+            )
+            for each in await self._store.read_estimates(self._sweep_id, self._strategy)
+            if each.selector_id in names
+        }
+
+    async def _keep(self, made: Mapping[Key, Kept]) -> None:
+        await self._store.write_estimates(
+            self._sweep_id,
+            self._strategy,
+            [
+                EstimateRecord(
+                    self._numbers[name], budget, problem, each.value, each.mc_error, each.signature
+                )
+                for (name, budget, problem), each in made.items()
+            ],
+        )
+
+    def _result(self, row: ResultRow) -> ResultRecord:
+        return ResultRecord(
+            strategy=self._strategy,
+            selector_id=self._numbers[row.selector],
+            budget=row.budget,
+            level="" if row.level == results.OVERALL else row.level,
+            metric=ACCURACY,
+            estimator_version=str(ESTIMATOR_VERSION),
+            value=row.value,
+            std_error=row.std_error,
+            low=row.low,
+            high=row.high,
+            mc_error=row.mc_error,
+            problems=row.problems,
+        )
+
+
+def _by_view(
+    selectors: Iterable[Selector], records: Sequence[PoolRecord]
+) -> list[tuple[tuple[str | None, int | None], list[Selector]]]:
+    """Selectors by what they may look at: those that see the same samples are estimated from the same draws."""
+    groups: dict[tuple[str | None, int | None], list[Selector]] = {}
+    for selector in selectors:
+        score = selector.score
+        if score is not None and all(record.is_complete(score) for record in records):
+            score = None
+        groups.setdefault((score, selector.chain), []).append(selector)
+    return list(groups.items())
+
+
+def _results(
+    strategy: ParallelStrategy, pools: Sequence[StoredCounts], estimated: Sequence[_Estimated]
+) -> StrategyResults:
+    levels = results.by_level([pool.level for pool in pools])
+    curves = [each.curve for each in estimated]
+    majority = next((curve for curve in curves if curve.selector.kind is Kind.MAJORITY), None)
+    return StrategyResults(
+        strategy=strategy.name,
+        samples=strategy.samples,
+        rows=results.summarise(curves, levels),
+        differences=[] if majority is None else results.differences(curves, majority, levels),
+        counts=results.count_outcomes([pool_counts(pool) for pool in pools], levels),
+        curves={curve.selector.name: curve for curve in curves},
+        levels=levels,
+        pools={each.curve.selector.name: each.pools for each in estimated},
+    )
 
 
 async def _agreement(registered: Registered, store: Store) -> Agreement:
@@ -79,32 +222,6 @@ async def _agreement(registered: Registered, store: Store) -> Agreement:
     if not graders:
         return Agreement(0, 0)
     return await store.agreement(registered.sweep_id, graders[MATH.name], graders[STRICT.name])
-
-
-def pool_counts(pool: StoredCounts) -> PoolCounts:
-    """What the estimators need of a pool, from what the store counted."""
-    kinds: Counter[str] = Counter()
-    votes: Counter[tuple[int, bool]] = Counter()
-    for answer in pool.answers:
-        kinds[_kind(answer)] += answer.samples
-        verdict = _is_correct(answer)
-        if verdict is not None and answer.answer_id is not None:
-            cluster = answer.cluster_id if answer.cluster_id is not None else answer.answer_id
-            votes[cluster, verdict] += answer.samples
-    return PoolCounts(
-        problem_id=pool.problem_id,
-        level=pool.level,
-        samples=pool.samples,
-        correct=kinds["correct"],
-        wrong=kinds["wrong"],
-        no_answer=kinds["no_answer"],
-        truncated=kinds["truncated"],
-        errors=kinds["errors"],
-        ungraded=kinds["ungraded"],
-        clusters=tuple(ClusterCount(cluster, count, correct) for (cluster, correct), count in votes.items()),
-        completion_tokens=sum(each.completion_tokens for each in pool.answers),
-        samples_with_tokens=sum(each.samples for each in pool.answers if each.completion_tokens),
-    )
 
 
 def scramble_check(pools: Sequence[StoredCounts]) -> ScrambleCheck:
@@ -118,33 +235,3 @@ def scramble_check(pools: Sequence[StoredCounts]) -> ScrambleCheck:
         for sample in repeat((str(pool.problem_id), canonical(answer.text)), answer.samples)
     )
     return scrambled_ratio(golds, samples)
-
-
-def _is_correct(answer: AnswerCount) -> bool | None:
-    return None if answer.verdict is None else GRADED.get(Verdict(answer.verdict))
-
-
-def _kind(answer: AnswerCount) -> str:
-    """Which of the counts a group of samples belongs to (invariant I7: they never mix); the views count alike."""
-    if answer.outcome == Outcome.ERROR:
-        return "errors"
-    if answer.answer_id is not None:
-        return {True: "correct", False: "wrong", None: "ungraded"}[_is_correct(answer)]
-    return "truncated" if answer.outcome in UNFINISHED else "no_answer"
-
-
-def _record(strategy: str, selector_id: int, row: ResultRow) -> ResultRecord:
-    return ResultRecord(
-        strategy=strategy,
-        selector_id=selector_id,
-        budget=row.budget,
-        level="" if row.level == results.OVERALL else row.level,
-        metric="accuracy",
-        estimator_version=str(results.ESTIMATOR_VERSION),
-        value=row.value,
-        std_error=row.std_error,
-        low=row.low,
-        high=row.high,
-        mc_error=row.mc_error,
-        problems=row.problems,
-    )

@@ -88,6 +88,9 @@ class Reporter(Protocol):
     def update(self, snapshot: Snapshot) -> None:
         """Show the progress."""
 
+    def advance(self, work: str, done: int, total: int) -> None:
+        """Show how far some other long work is; any thread may call it."""
+
     def close(self) -> None:
         """Leave the terminal as it was found."""
 
@@ -208,6 +211,15 @@ class TerminalReporter:
             self._live.start()
         self._live.update(panel(self._name, snapshot))
 
+    def advance(self, work: str, done: int, total: int) -> None:
+        """Redraw a bar in place of the panel."""
+        if self._live is None:
+            self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+        bar = Table.grid(padding=(0, 2))
+        bar.add_row(Text(f"{work} {done:,} / {total:,}"), ProgressBar(total=max(1, total), completed=done))
+        self._live.update(bar)
+
     def close(self) -> None:
         """Remove the panel."""
         if self._live is not None:
@@ -221,6 +233,7 @@ class LineReporter:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._next_s = 0.0
+        self._work: dict[str, float] = {}
 
     def note(self, message: str) -> None:
         """Write a line."""
@@ -238,6 +251,14 @@ class LineReporter:
         if snapshot.elapsed_s >= self._next_s:
             self._next_s = snapshot.elapsed_s + LINE_INTERVAL_S
             self.note(line(snapshot))
+
+    def advance(self, work: str, done: int, total: int) -> None:
+        """Write a line when the last one is old enough; nothing of work that is short."""
+        now = time.monotonic()
+        self._work.setdefault(work, now)
+        if now - self._work[work] >= LINE_INTERVAL_S:
+            self._work[work] = now
+            self.note(f"{work} {done:,}/{total:,}")
 
     def close(self) -> None:
         """Nothing to restore."""
@@ -281,6 +302,10 @@ class JsonReporter:
                     "paused_reason": snapshot.paused_reason,
                 }
             )
+
+    def advance(self, work: str, done: int, total: int) -> None:
+        """Write an object with what is done."""
+        self._write({"work": work, "done": done, "total": total})
 
     def close(self) -> None:
         """Nothing to restore."""

@@ -265,9 +265,10 @@ class PoolSamples:
 
     pool_id: int
     samples: Sequence[tuple[int, str, int | None]]
-    """(sample index, outcome, answer id), ascending; the answer is what the newest extractor found."""
+    """(sample index, outcome, answer id), ascending; the answer is what the extractor found."""
     scores: Mapping[int, Sequence[tuple[int, str]]]
-    """By scorer id: (sample index, JSON array of values), ascending; samples without a value are not there."""
+    """By scorer id: (sample index, JSON array of values), ascending; an empty array where the scorer could
+    give none; samples that it has not scored, or failed to, are not there."""
 
 
 @dataclass(frozen=True, slots=True)

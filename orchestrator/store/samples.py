@@ -18,20 +18,19 @@ SAMPLES = """SELECT t.sample_index, t.outcome, x.answer_id FROM trajectories t
 
 SCORES = """SELECT s.trajectory_id - {first}, s.values_json FROM scores s
     WHERE s.trajectory_id >= {first} AND s.trajectory_id < {end} AND s.scorer_id = {scorer}
-        AND s.status IN ('ok', 'truncated') ORDER BY s.trajectory_id"""
+        AND s.status NOT IN ('error', 'invalid') ORDER BY s.trajectory_id"""
 
 
 async def pool_samples(
-    tx: Transaction, pool_ids: Sequence[int], scorer_ids: Sequence[int]
+    tx: Transaction, pool_ids: Sequence[int], scorer_ids: Sequence[int], extractor_id: int
 ) -> list[PoolSamples]:
-    """The samples of pools with their answers and scores."""
-    extractor = int(await tx.scalar("SELECT COALESCE(MAX(id), 0) FROM extractors"))
-    return [await _pool(tx, pool_id, scorer_ids, extractor) for pool_id in pool_ids]
+    """The samples of pools with the answers that an extractor found and their scores."""
+    return [await _pool(tx, pool_id, scorer_ids, extractor_id) for pool_id in pool_ids]
 
 
-async def _pool(tx: Transaction, pool_id: int, scorer_ids: Sequence[int], extractor: int) -> PoolSamples:
+async def _pool(tx: Transaction, pool_id: int, scorer_ids: Sequence[int], extractor_id: int) -> PoolSamples:
     bounds = {"first": pool_id << SAMPLES_PER_POOL_BITS, "end": (pool_id + 1) << SAMPLES_PER_POOL_BITS}
-    samples = await _fetch(tx, SAMPLES.format(extractor=extractor, **bounds))
+    samples = await _fetch(tx, SAMPLES.format(extractor=extractor_id, **bounds))
     scores = {scorer: await _fetch(tx, SCORES.format(scorer=scorer, **bounds)) for scorer in scorer_ids}
     return PoolSamples(pool_id, samples, scores)
 

@@ -372,10 +372,12 @@ class Store:
         async with self._read() as tx:
             return await labels.labelled_solutions(tx, sweep_id, strategy, pool_ids)
 
-    async def pool_samples(self, pool_ids: Sequence[int], scorer_ids: Sequence[int]) -> list[PoolSamples]:
+    async def pool_samples(
+        self, pool_ids: Sequence[int], scorer_ids: Sequence[int], extractor_id: int
+    ) -> list[PoolSamples]:
         """The samples of pools one by one, with their answers and scores: what needs more than counts."""
         async with self._read() as tx:
-            return await samples.pool_samples(tx, pool_ids, scorer_ids)
+            return await samples.pool_samples(tx, pool_ids, scorer_ids, extractor_id)
 
     async def register_selectors(self, selectors: Sequence[SelectorRecord]) -> list[int]:
         """Ids of selectors, in order; unknown ones are added."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.analysis.ballots import NO_ANSWER, Ballots
-from orchestrator.analysis.counts import ClusterCount, PoolCounts
-from orchestrator.analysis.plurality import Tier
+from orchestrator.analysis.estimation.ballots import NO_ANSWER, Ballots
+from orchestrator.analysis.estimation.plurality import Tier
 
 
 def test_takes_two_bytes_a_sample_and_four_a_score() -> None:
@@ -31,15 +30,6 @@ def test_what_a_sample_says() -> None:
     assert pool.is_right.tolist() == [False, False, True, True]
     assert pool.is_selectable("prm").tolist() == [True, False, False, True]
     assert pool.tier(np.array([True, True, True, False])) == Tier([1], [1])
-
-
-def test_from_counts() -> None:
-    clusters = (ClusterCount(31, 2, True), ClusterCount(17, 3, False))
-    counts = PoolCounts(9, "2", 10, 2, 3, 1, 2, 2, clusters=clusters)
-    pool = Ballots.from_counts(counts)
-    assert (pool.problem_id, pool.level, pool.n) == (9, "2", counts.n)
-    assert (pool.is_right.sum(), pool.has_answer.sum()) == (2, 5)
-    assert Ballots.from_counts(PoolCounts(9, None, 0, 0, 0, 0, 0, 0)).n == 0
 
 
 @pytest.mark.parametrize("candidates", [[0, 2], [-2, 0], [[0, 1]]])

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from orchestrator.analysis.count_laws import Binomial, Poisson, VoteLaw
+from orchestrator.analysis.estimation.count_laws import Binomial, Poisson, VoteLaw
 
 LAWS = [(Binomial(512, 0.25), 2048.0), (Binomial(3, 3 / 40), 17.0), (Poisson(90), 0.4), (Poisson(5), 0.01)]
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.analysis.counts import ClusterCount, PoolCounts, accuracy_bounds, mean_tokens
-from orchestrator.analysis.plurality import Election, Tier
+from orchestrator.analysis.estimation.counts import ClusterCount, PoolCounts, accuracy_bounds, mean_tokens
 
 
 def pool(right: list[int], wrong: list[int], silent: int = 0, errors: int = 0, **more: object) -> PoolCounts:
@@ -34,11 +33,6 @@ def test_partition_is_checked() -> None:
 
 def test_errors_are_not_samples() -> None:
     assert pool([3], [2], errors=5).n == 5
-
-
-def test_the_vote_is_among_clusters_with_votes() -> None:
-    some = pool([3, 0], [2], silent=4, errors=1)
-    assert some.election() == Election(9, (Tier([3], [2]),))
 
 
 def test_bounds_enclose_what_errors_hide() -> None:

@@ -7,7 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.analysis.intervals import mean_over_problems, paired_difference, student_t_quantile
+from orchestrator.analysis.estimation.intervals import (
+    mean_over_problems,
+    paired_difference,
+    student_t_quantile,
+)
 
 
 class TestMeanOverProblems:

@@ -13,7 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.analysis.order_statistics import chance_that_best_has_rank, credit_by_rank, pass_at_k
+from orchestrator.analysis.estimation.order_statistics import (
+    chance_that_best_has_rank,
+    credit_by_rank,
+    pass_at_k,
+)
 
 
 class TestPassAtK:

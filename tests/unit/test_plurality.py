@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import betainc
 
-from orchestrator.analysis.plurality import (
+from orchestrator.analysis.estimation.plurality import (
     Election,
     Tier,
     pluralities,

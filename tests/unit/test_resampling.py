@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from orchestrator.analysis import resampling
-from orchestrator.analysis.resampling import Expectation, expectations, random_orders, trials_for
-from orchestrator.analysis.tallies import Tally, chain_tally, share_tally, weighted_tally
+from orchestrator.analysis.estimation import resampling
+from orchestrator.analysis.estimation.resampling import Expectation, expectations, random_orders, trials_for
+from orchestrator.analysis.estimation.tallies import Tally, chain_tally, share_tally, weighted_tally
 from tests.pool_examples import large_pool, pool
 
 

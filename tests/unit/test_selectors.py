@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from orchestrator.analysis.ballots import Ballots
-from orchestrator.analysis.selectors import Kind, Selector, credit, first_k, kept_of, selection
+from orchestrator.analysis.estimation.ballots import Ballots
+from orchestrator.analysis.estimation.selectors import Kind, Selector, credit, first_k, kept_of, selection
 from tests.pool_examples import SELECTORS, pool, pools
 
 NAN = float("nan")
@@ -30,11 +30,11 @@ def law(ballots: Ballots, selector: Selector) -> dict[int, Fraction]:
 
 
 class TestSelector:
-    def test_labels_are_readable_and_differ(self) -> None:
-        labels = [selector.label for selector in SELECTORS]
-        assert labels[:4] == ["pass", "majority", "best_of_n[prm]", "weighted[prm]"]
-        assert labels[4:6] == ["filter_vote[prm >= 0.5]", "filter_vote[prm top 0.5]"]
-        assert labels[7] == "hierarchical[prm chain 2]"
+    def test_names_are_readable_and_differ(self) -> None:
+        labels = [selector.name for selector in SELECTORS]
+        assert labels[:4] == ["pass", "majority", "best-of-n:prm", "weighted:prm"]
+        assert labels[4:6] == ["filter-vote:prm:from-0.5", "filter-vote:prm:top-0.5"]
+        assert labels[7] == "hierarchical:prm:chain-2"
         assert len(set(labels)) == len(SELECTORS)
 
     @pytest.mark.parametrize(

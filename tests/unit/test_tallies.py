@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.analysis.ballots import Ballots
-from orchestrator.analysis.selectors import Kind, Selector, credit
-from orchestrator.analysis.tallies import Tally, chain_tally, share_tally, weighted_tally
+from orchestrator.analysis.estimation.ballots import Ballots
+from orchestrator.analysis.estimation.selectors import Kind, Selector, credit
+from orchestrator.analysis.estimation.tallies import Tally, chain_tally, share_tally, weighted_tally
 from tests.pool_examples import large_pool, pool, pools
 
 NAN = float("nan")

@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.analysis.vote_scaling import (
+from orchestrator.analysis.vote_scaling.curves import accuracies
+from orchestrator.analysis.vote_scaling.model import Regime, TwoLevelModel
+from orchestrator.analysis.vote_scaling.pools import Family, System, VotePool
+from orchestrator.analysis.vote_scaling.scaling import (
     DEFAULT_KS,
     PREDICTIONS,
     ModelRow,
@@ -20,9 +23,6 @@ from orchestrator.analysis.vote_scaling import (
     scale_votes,
     to_json,
 )
-from orchestrator.analysis.vote_scaling_curves import accuracies
-from orchestrator.analysis.vote_scaling_model import Regime, TwoLevelModel
-from orchestrator.analysis.vote_scaling_pools import Family, System, VotePool
 
 VOTE, FILTER = System.VOTE, System.FILTER_VOTE
 KS = (1, 2, 3, 8, 20, 60, 200)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.analysis.estimators import ClusterCount
-from orchestrator.analysis.plurality import plurality_with_replacement
-from orchestrator.analysis.vote_scaling_curves import (
+from orchestrator.analysis.estimation.counts import ClusterCount
+from orchestrator.analysis.estimation.plurality import plurality_with_replacement
+from orchestrator.analysis.vote_scaling.curves import (
     CERTAIN,
     _miss_bound,
     accuracies,
@@ -21,8 +21,8 @@ from orchestrator.analysis.vote_scaling_curves import (
     log_spaced,
     resampled_accuracies,
 )
-from orchestrator.analysis.vote_scaling_model import majority_of_two
-from orchestrator.analysis.vote_scaling_pools import Ballot, System, VotePool, difficulty
+from orchestrator.analysis.vote_scaling.model import majority_of_two
+from orchestrator.analysis.vote_scaling.pools import Ballot, System, VotePool, difficulty
 
 KS = (1, 2, 3, 4, 5, 8, 16, 32)
 ANCHORS = [  # votes of 100 samples, the first correct; accuracy of the vote at each of KS

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.optimize import minimize
 
-from orchestrator.analysis.estimators import FloatArray
-from orchestrator.analysis.vote_scaling_curves import accuracies, log_spaced
-from orchestrator.analysis.vote_scaling_fit import CLIP, LEAST_RATE, TRAINING_KS, fit_curves
-from orchestrator.analysis.vote_scaling_pools import System, VotePool, difficulty
+from orchestrator.analysis.estimation.arrays import FloatArray
+from orchestrator.analysis.vote_scaling.curves import accuracies, log_spaced
+from orchestrator.analysis.vote_scaling.fit import CLIP, LEAST_RATE, TRAINING_KS, fit_curves
+from orchestrator.analysis.vote_scaling.pools import System, VotePool, difficulty
 
 KS = np.array(TRAINING_KS, dtype=np.float64)
 DENSE = log_spaced(2, 1000, 40)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.analysis.vote_scaling_model import (
+from orchestrator.analysis.vote_scaling.model import (
     Regime,
     TwoLevelModel,
     fit_two_level,

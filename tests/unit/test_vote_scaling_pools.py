@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.analysis.estimators import ClusterCount, PoolCounts
-from orchestrator.analysis.vote_scaling_pools import (
+from orchestrator.analysis.estimation.counts import ClusterCount, PoolCounts
+from orchestrator.analysis.vote_scaling.pools import (
     Ballot,
     Family,
     System,

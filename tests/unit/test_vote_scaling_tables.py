@@ -8,9 +8,9 @@ import numpy as np
 from rich.console import Console
 from rich.measure import Measurement
 
-from orchestrator.analysis.vote_scaling import VoteScaling, scale_votes
-from orchestrator.analysis.vote_scaling_pools import VotePool
-from orchestrator.analysis.vote_scaling_tables import render
+from orchestrator.analysis.vote_scaling.pools import VotePool
+from orchestrator.analysis.vote_scaling.scaling import VoteScaling, scale_votes
+from orchestrator.analysis.vote_scaling.tables import render
 
 KS = (2, 3, 20, 101, 1000)
 

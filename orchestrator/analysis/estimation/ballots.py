@@ -14,11 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.analysis.counts import PoolCounts
-from orchestrator.analysis.plurality import Tier
-
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
+from orchestrator.analysis.estimation.arrays import BoolArray
+from orchestrator.analysis.estimation.plurality import Tier
 
 NO_ANSWER = -1
 
@@ -53,15 +50,10 @@ class Ballots:
         object.__setattr__(self, "is_correct", np.asarray(self.is_correct, dtype=np.bool_))
         object.__setattr__(self, "scores", MappingProxyType(dict(self.scores)))
 
-    @classmethod
-    def from_counts(cls, counts: PoolCounts) -> Ballots:
-        """The samples that were counted, in no particular order and without scores."""
-        clusters = [*counts.clusters]
-        votes = np.repeat(np.arange(len(clusters)), [cluster.count for cluster in clusters])
-        candidates = np.full(counts.n, NO_ANSWER)
-        candidates[: len(votes)] = votes
-        is_correct = np.array([cluster.is_correct for cluster in clusters], dtype=np.bool_)
-        return cls(counts.problem_id, counts.level, candidates, is_correct)
+    def keep(self, is_kept: BoolArray) -> Ballots:
+        """The pool of some of its samples."""
+        scores = {key: scores[is_kept] for key, scores in self.scores.items()}
+        return Ballots(self.problem_id, self.level, self.candidates[is_kept], self.is_correct, scores)
 
     @property
     def n(self) -> int:

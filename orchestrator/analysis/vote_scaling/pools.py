@@ -21,13 +21,8 @@ from enum import StrEnum
 
 from scipy.special import betainc
 
-from orchestrator.analysis.estimators import (
-    CONFIDENCE,
-    ClusterCount,
-    Mean,
-    PoolCounts,
-    mean_over_problems,
-)
+from orchestrator.analysis.estimation.counts import ClusterCount, PoolCounts
+from orchestrator.analysis.estimation.intervals import CONFIDENCE, Mean, mean_over_problems
 
 
 class System(StrEnum):

@@ -16,13 +16,10 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from orchestrator.analysis.estimators import FloatArray
-from orchestrator.analysis.plurality import RESAMPLING_TRIALS, plurality_with_replacement
-from orchestrator.analysis.vote_scaling_pools import Ballot, System, VotePool
-
-IntArray = npt.NDArray[np.int64]
+from orchestrator.analysis.estimation.arrays import FloatArray, IntArray
+from orchestrator.analysis.estimation.plurality import RESAMPLING_TRIALS, plurality_with_replacement
+from orchestrator.analysis.vote_scaling.pools import Ballot, System, VotePool
 
 CALLS_PER_CANDIDATE = {System.VOTE: 1, System.FILTER_VOTE: 2}
 CERTAIN = 1e-13

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.analysis.count_laws import Binomial, FloatArray, IntArray, Poisson
-from orchestrator.analysis.elections import TOLERANCE, Candidate, Draw, chances
+from orchestrator.analysis.estimation.arrays import FloatArray, IntArray
+from orchestrator.analysis.estimation.count_laws import Binomial, Poisson
+from orchestrator.analysis.estimation.elections import TOLERANCE, Candidate, Draw, chances
 
 RESAMPLING_TRIALS = 4_000
 RESAMPLING_CELLS = 4_000_000

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.analysis.ballots import Ballots, IntArray
+from orchestrator.analysis.estimation.arrays import IntArray
+from orchestrator.analysis.estimation.ballots import Ballots
 
 WEIGHT_TOLERANCE = 1e-12
 """Sums of scores that differ by less, relative to the larger one, tie: adding floats says no more."""
@@ -35,14 +36,14 @@ class Kind(StrEnum):
     """A perfect verifier picks: correct if any sample is (pass@k, coverage)."""
     MAJORITY = "majority"
     """The most frequent answer (Wang et al. 2022, arXiv:2203.11171; Vote of Chen et al. 2024, 2403.02419)."""
-    BEST_OF_N = "best_of_n"
+    BEST_OF_N = "best-of-n"
     """The answer of the sample with the highest score (BoN of Wu et al. 2024, 2408.00724; Math-Shepherd, 2312.08935);
     of samples that tie, each with the same chance."""
     WEIGHTED = "weighted"
     """The answer whose samples' scores add up highest (best-of-N weighted of Snell et al. 2024, 2408.03314, section 5;
     weighted voting of Wu et al.; SC + RM of Math-Shepherd). Samples without a score weigh nothing, and a cluster of
     such samples only is not chosen; where all weights are 0, the clusters with a score tie."""
-    FILTER_VOTE = "filter_vote"
+    FILTER_VOTE = "filter-vote"
     """The most frequent answer among the samples that pass; among all where none passes (Chen et al. 2024)."""
     HIERARCHICAL = "hierarchical"
     """Weighted within each chain of revisions, then weighted over the chains' winners, each with the score of its best
@@ -75,16 +76,16 @@ class Selector:
             raise ValueError(f"a chain has at least one sample: {self}")
 
     @property
-    def label(self) -> str:
-        """Its name in tables and files: another one for every other selector."""
-        details = {
+    def name(self) -> str:
+        """Its name in tables, files and the store: another one for every other selector; a shell takes it as it is."""
+        parts = {
             "": self.score,
-            ">= ": self.threshold,
-            "top ": self.share,
-            "chain ": self.chain,
+            "from-": self.threshold,
+            "top-": self.share,
+            "chain-": self.chain,
         }
-        inside = " ".join(f"{name}{value}" for name, value in details.items() if value is not None)
-        return f"{self.kind}[{inside}]" if inside else str(self.kind)
+        details = [f"{mark}{value}" for mark, value in parts.items() if value is not None]
+        return ":".join([self.kind, *details])
 
 
 _PARTS: Mapping[Kind, tuple[tuple[bool, bool, bool, bool], ...]] = {

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-ComplexArray = npt.NDArray[np.complex128]
+from orchestrator.analysis.estimation.arrays import ComplexArray, FloatArray, IntArray
 
 NEGLIGIBLE = 1e-16
 """Probabilities below this are dropped from the law of a count."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.analysis.estimators import FloatArray
+from orchestrator.analysis.estimation.arrays import FloatArray
 
 TRAINING_KS = (2, 5, 10, 20, 50, 100)
 """Numbers of calls at which the authors fit."""

@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
-from orchestrator.analysis.order_statistics import FloatArray
-from orchestrator.analysis.tallies import Tally
-
-IntArray = npt.NDArray[np.int64]
+from orchestrator.analysis.estimation.arrays import FloatArray, IntArray
+from orchestrator.analysis.estimation.tallies import Tally
 
 MOST_SUBSETS = 5_000
 """Subsets of a pool that are enumerated."""

@@ -23,7 +23,8 @@ from itertools import groupby, takewhile
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.analysis.count_laws import ComplexArray, CountLaw, FloatArray, IntArray, VoteLaw
+from orchestrator.analysis.estimation.arrays import ComplexArray, FloatArray, IntArray
+from orchestrator.analysis.estimation.count_laws import CountLaw, VoteLaw
 
 TOLERANCE = 1e-15
 """What a block of counts may lose by each thing that is dropped; all together stays below 1e-12."""

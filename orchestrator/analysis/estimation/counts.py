@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.analysis.plurality import Election, Tier
-
 
 @dataclass(frozen=True, slots=True)
 class ClusterCount:
@@ -79,11 +77,6 @@ class PoolCounts:
     def n(self) -> int:
         """Samples of the model with a known verdict: the n of every estimator."""
         return self.samples - self.unknown
-
-    def election(self) -> Election:
-        """The vote of its clusters."""
-        right, wrong = (_sizes(self.clusters, verdict) for verdict in (True, False))
-        return Election(self.n, (Tier(right, wrong),))
 
 
 def accuracy_bounds(pools: Iterable[PoolCounts]) -> tuple[float, float] | None:

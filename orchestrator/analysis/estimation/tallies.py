@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.analysis.ballots import Ballots, BoolArray, IntArray
-from orchestrator.analysis.order_statistics import FloatArray, pass_at_k
-from orchestrator.analysis.selectors import WEIGHT_TOLERANCE, kept_of
+from orchestrator.analysis.estimation.arrays import BoolArray, FloatArray, IntArray
+from orchestrator.analysis.estimation.ballots import Ballots
+from orchestrator.analysis.estimation.order_statistics import pass_at_k
+from orchestrator.analysis.estimation.selectors import WEIGHT_TOLERANCE, kept_of
 
 MOST_RESOLUTIONS = 64
 """Ways to break the ties within chains that are enumerated."""

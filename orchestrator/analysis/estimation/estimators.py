@@ -17,43 +17,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.analysis.ballots import Ballots, BoolArray
-from orchestrator.analysis.counts import ClusterCount, PoolCounts, accuracy_bounds, mean_tokens
-from orchestrator.analysis.intervals import Mean, mean_over_problems, student_t_quantile
-from orchestrator.analysis.order_statistics import (
-    FloatArray,
+from orchestrator.analysis.estimation.arrays import BoolArray, FloatArray
+from orchestrator.analysis.estimation.ballots import Ballots
+from orchestrator.analysis.estimation.order_statistics import (
     chance_that_best_has_rank,
     credit_by_rank,
     pass_at_k,
 )
-from orchestrator.analysis.plurality import Election, pluralities, plurality_of_all, resampled_plurality
-from orchestrator.analysis.resampling import expectations, trials_for
-from orchestrator.analysis.selectors import Kind, Selector
-from orchestrator.analysis.tallies import Tally, chain_tally, share_tally, weighted_tally
-
-__all__ = [
-    "ClusterCount",
-    "Curve",
-    "Estimate",
-    "FloatArray",
-    "Mean",
-    "PoolCounts",
-    "accuracy_bounds",
-    "estimate",
-    "majority_at_k",
-    "mean_over_problems",
-    "mean_tokens",
-    "pass_at_k",
-    "student_t_quantile",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value in [0, 1]; `mc_error` is the standard error due to resampling, 0.0 where the value is exact."""
-
-    value: float
-    mc_error: float = 0.0
+from orchestrator.analysis.estimation.plurality import (
+    Election,
+    pluralities,
+    plurality_of_all,
+    resampled_plurality,
+)
+from orchestrator.analysis.estimation.resampling import expectations, trials_for
+from orchestrator.analysis.estimation.selectors import Kind, Selector
+from orchestrator.analysis.estimation.tallies import Tally, chain_tally, share_tally, weighted_tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +51,6 @@ class Curve:
     def at(self, budget: int) -> FloatArray:
         """(problems,): the values of one budget, for a mean or a paired difference over problems."""
         return np.asarray(self.values[:, self.budgets.index(budget)])
-
-    def mc_error_at(self, budget: int) -> float:
-        """Monte Carlo error of the mean over the problems that have a value."""
-        j = self.budgets.index(budget)
-        errors = self.mc_errors[~np.isnan(self.values[:, j]), j]
-        return float(np.sqrt((errors**2).sum())) / max(1, len(errors))
 
 
 def estimate(
@@ -105,22 +78,9 @@ def estimate(
         elif selector.kind is Kind.BEST_OF_N:
             _fill_best_of_n(curves[selector], pools)
     _fill_votes([curves[selector] for selector in wanted if _is_vote(selector)], pools, seed)
-    resampled = [curves[selector] for selector in wanted if _is_resampled(selector)]
+    resampled = [curves[selector] for selector in wanted if is_resampled(selector)]
     _fill_resampled(resampled, pools, seed, trials or trials_for(len(pools)))
     return curves
-
-
-def majority_at_k(pool: PoolCounts, k: int, seed: int) -> Estimate:
-    """Chance that a plurality vote over k samples, drawn without replacement, elects a correct cluster.
-
-    A tie of m clusters counts 1/m for each correct one among them; samples without an answer do not vote,
-    and no vote at all counts 0. Exact (`orchestrator.analysis.plurality`), or by resampling with `seed` (not
-    negative) where that would take too long: a pool of 2048 is exact, one of 100,000 may not be. Raises ValueError
-    unless 1 <= k <= n. Many pools are several times cheaper together: `estimate`.
-    """
-    if not 1 <= k <= pool.n:
-        raise ValueError(f"problem {pool.problem_id}: majority@{k} of {pool.n} samples")
-    return _vote_estimates([pool.election()], k, [pool.problem_id], seed)[0]
 
 
 def _blank(selector: Selector, problems: int, budgets: tuple[int, ...]) -> Curve:
@@ -132,7 +92,8 @@ def _is_vote(selector: Selector) -> bool:
     return selector.kind is Kind.MAJORITY or selector.threshold is not None
 
 
-def _is_resampled(selector: Selector) -> bool:
+def is_resampled(selector: Selector) -> bool:
+    """Whether its estimates come from random orders of a pool, unless the subsets are few."""
     return selector.kind in (Kind.WEIGHTED, Kind.HIERARCHICAL) or selector.share is not None
 
 
@@ -174,9 +135,9 @@ def _fill_votes(curves: Sequence[Curve], pools: Sequence[Ballots], seed: int) ->
         some = [place for place in places if place[2].n >= k]
         ids = [pools[i].problem_id for _, i, _ in some]
         found = _vote_estimates([election for _, _, election in some], k, ids, seed)
-        for (curve, i, _), one in zip(some, found, strict=True):
-            curve.values[i, j], curve.mc_errors[i, j] = one.value, one.mc_error
-            curve.is_exact[i, j] = one.mc_error == 0.0
+        for (curve, i, _), (value, mc_error) in zip(some, found, strict=True):
+            curve.values[i, j], curve.mc_errors[i, j] = value, mc_error
+            curve.is_exact[i, j] = mc_error == 0.0
 
 
 def _election(pool: Ballots, selector: Selector) -> Election:
@@ -188,14 +149,15 @@ def _election(pool: Ballots, selector: Selector) -> Election:
 
 def _vote_estimates(
     elections: Sequence[Election], k: int, problem_ids: Sequence[int], seed: int
-) -> list[Estimate]:
+) -> list[tuple[float, float]]:
+    """Values, and their standard errors due to resampling: 0.0 where a value is exact."""
     known = [_known_vote(election, k) for election in elections]
     values = iter(
         pluralities([e for e, value in zip(elections, known, strict=True) if value is None], k).tolist()
     )
     values_of = [next(values) if value is None else value for value in known]
     return [
-        _resampled_vote(election, k, problem_id, seed) if math.isnan(value) else Estimate(value)
+        _resampled_vote(election, k, problem_id, seed) if math.isnan(value) else (value, 0.0)
         for election, value, problem_id in zip(elections, values_of, problem_ids, strict=True)
     ]
 
@@ -209,8 +171,8 @@ def _known_vote(election: Election, k: int) -> float | None:
     return plurality_of_all(election) if k == election.n else None
 
 
-def _resampled_vote(election: Election, k: int, problem_id: int, seed: int) -> Estimate:
-    return Estimate(*resampled_plurality(election, k, np.random.default_rng([seed, problem_id, k])))
+def _resampled_vote(election: Election, k: int, problem_id: int, seed: int) -> tuple[float, float]:
+    return resampled_plurality(election, k, np.random.default_rng([seed, problem_id, k]))
 
 
 def _fill_resampled(curves: Sequence[Curve], pools: Sequence[Ballots], seed: int, trials: int) -> None:

@@ -9,8 +9,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.analysis.results import NOTHING
-from orchestrator.analysis.vote_scaling import (
+from orchestrator.analysis.results_tables import NOTHING
+from orchestrator.analysis.vote_scaling.model import Regime
+from orchestrator.analysis.vote_scaling.pools import System
+from orchestrator.analysis.vote_scaling.scaling import (
     PREDICTIONS,
     CurveRow,
     ErrorRow,
@@ -19,8 +21,6 @@ from orchestrator.analysis.vote_scaling import (
     SplitRow,
     VoteScaling,
 )
-from orchestrator.analysis.vote_scaling_model import Regime
-from orchestrator.analysis.vote_scaling_pools import System
 
 SYSTEM_NAMES = {System.VOTE: "vote", System.FILTER_VOTE: "filter-vote"}
 SOURCE_NAMES = {Source.POOL: "all", Source.CALLS: "first"}

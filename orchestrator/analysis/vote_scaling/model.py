@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betainc
 
-from orchestrator.analysis.estimators import FloatArray
+from orchestrator.analysis.estimation.arrays import FloatArray
 
 
 class Regime(StrEnum):

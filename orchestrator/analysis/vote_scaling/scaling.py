@@ -16,17 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.analysis.estimators import FloatArray, mean_over_problems
-from orchestrator.analysis.vote_scaling_curves import (
+from orchestrator.analysis.estimation.arrays import FloatArray
+from orchestrator.analysis.estimation.intervals import mean_over_problems
+from orchestrator.analysis.vote_scaling.curves import (
     CALLS_PER_CANDIDATE,
     accuracies,
     candidates,
     log_spaced,
     resampled_accuracies,
 )
-from orchestrator.analysis.vote_scaling_fit import TRAINING_KS, fit_curves
-from orchestrator.analysis.vote_scaling_model import Regime, TwoLevelModel, fit_two_level
-from orchestrator.analysis.vote_scaling_pools import (
+from orchestrator.analysis.vote_scaling.fit import TRAINING_KS, fit_curves
+from orchestrator.analysis.vote_scaling.model import Regime, TwoLevelModel, fit_two_level
+from orchestrator.analysis.vote_scaling.pools import (
     Ballot,
     Difficulty,
     Split,

@@ -1,0 +1,1 @@
+"""What a pool of samples says of a budget: selectors by definition, and how each is estimated. Pure."""
