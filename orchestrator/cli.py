@@ -151,6 +151,35 @@ def compare(
 
 
 @app.command()
+def scaling(
+    name: SweepName,
+    strategy: Annotated[
+        str | None, typer.Option(help="Strategy that draws solutions; needed where there are several.")
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            help="Selector of kind filter-vote with a threshold; else the first of the sweep, if any.",
+        ),
+    ] = None,
+    calls: Annotated[
+        int, typer.Option(min=1, help="First calls of each problem that the predictions are made from.")
+    ] = 40,
+    budgets: Annotated[
+        str | None, typer.Option(help="Numbers of calls; default: 20 from 2 to 1000.", metavar="K,K,...")
+    ] = None,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how votes scale with calls: easy and hard problems, two-level models, curves predicted from few calls."""
+    from orchestrator.commands import parse_budgets, show_scaling
+
+    chosen = parse_budgets(budgets)
+    _await(show_scaling(name, _database(db), strategy, judge, calls, chosen, is_json=as_json))
+
+
+@app.command()
 def cancel(name: SweepName, db: Database = None) -> None:
     """Ask a running sweep to stop in order; `ttc resume` goes on with it."""
     from orchestrator.commands import cancel_sweep

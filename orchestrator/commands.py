@@ -10,12 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.analysis.comparison import compare, parse_way
+from orchestrator.analysis.comparison import compare, parse_way, strategy_of
 from orchestrator.analysis.conclusion import Conclusions, conclude
 from orchestrator.analysis.forecast import forecast
 from orchestrator.analysis.grading_service import GradingService
 from orchestrator.analysis.results_tables import difference_table
 from orchestrator.analysis.training_data import LabelType, Layout
+from orchestrator.analysis.vote_scaling.scaling import to_json as vote_scaling_json
+from orchestrator.analysis.vote_scaling.strategy import scale_strategy
+from orchestrator.analysis.vote_scaling.tables import render as vote_scaling_tables
 from orchestrator.errors import Interrupted, SweepFailed, UsageError
 from orchestrator.execution.progress import duration, make_reporter
 from orchestrator.exporting import FORMATS as EXPORT_FORMATS
@@ -208,6 +211,28 @@ async def compare_ways(name: str, url: str, first: str, second: str, *, is_json:
         show_json([asdict(row) for row in rows])
     else:
         show(difference_table(rows))
+
+
+async def show_scaling(
+    name: str,
+    url: str,
+    strategy: str | None,
+    judge: str | None,
+    calls: int,
+    budgets: Sequence[int],
+    *,
+    is_json: bool,
+) -> None:
+    """`ttc scaling`: how votes scale with the number of calls, measured, modelled, and predicted from few calls."""
+    async with await Store.open(url, create=False) as store:
+        conclusions = await _conclude(name, store, is_json=is_json)
+    found = strategy_of(conclusions.strategies, strategy)
+    scaling = scale_strategy(found, judge, calls, budgets)
+    if is_json:
+        show_json(vote_scaling_json(scaling))
+        return
+    for table in vote_scaling_tables(scaling):
+        show(table)
 
 
 async def cancel_sweep(name: str, url: str) -> None:

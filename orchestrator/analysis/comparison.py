@@ -46,7 +46,7 @@ def compare(conclusions: Sequence[StrategyResults], first: Way, second: Way) -> 
     A budget that only one of them names is that of both; named by neither, it is the largest that both have.
     Raises UsageError for a strategy, selector or budget that there is none of.
     """
-    one, other = _strategy(conclusions, first), _strategy(conclusions, second)
+    one, other = (strategy_of(conclusions, way.strategy) for way in (first, second))
     curve, rival = _curve(one, first.selector), _curve(other, second.selector)
     budgets = _budgets((curve, one), (rival, other), first, second)
     shared = sorted({*one.problem_ids} & {*other.problem_ids})
@@ -63,20 +63,19 @@ def compare(conclusions: Sequence[StrategyResults], first: Way, second: Way) -> 
     ]
 
 
-def _strategy(conclusions: Sequence[StrategyResults], way: Way) -> StrategyResults:
+def strategy_of(conclusions: Sequence[StrategyResults], name: str | None) -> StrategyResults:
+    """Results of a strategy; without a name, of the only one. Raises UsageError where there is no such one."""
     names = [each.strategy for each in conclusions]
-    if way.strategy is None and len(names) == 1:
+    if name is None and len(names) == 1:
         return conclusions[0]
-    if way.strategy is None:
-        raise UsageError.of(
-            "names no strategy, and there are several",
-            field="way",
-            value=way.selector,
-            remedy=f"write STRATEGY/{way.selector} with one of {', '.join(names)}",
+    if name is None:
+        remedy = (
+            f"name one of {', '.join(names)}" if names else "it draws no solutions that could be compared"
         )
-    if way.strategy not in names:
-        raise _unknown("strategy", way.strategy, names)
-    return conclusions[names.index(way.strategy)]
+        raise UsageError(f"the sweep has {len(names)} strategies that draw solutions", remedy=remedy)
+    if name not in names:
+        raise _unknown("strategy", name, names)
+    return conclusions[names.index(name)]
 
 
 def _curve(conclusion: StrategyResults, selector: str) -> Curve:

@@ -188,7 +188,7 @@ class TestComparison:
             ("cold/pass@9", "more than cold draws"),
             ("cold/best", "is no selector"),
             ("colt/pass", "is no strategy"),
-            ("pass", "names no strategy"),
+            ("pass", "has 2 strategies"),
         ],
     )
     def test_what_there_is_none_of_is_named(self, first: str, message: str) -> None:

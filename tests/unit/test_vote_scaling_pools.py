@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.analysis.estimation.counts import ClusterCount, PoolCounts
+from orchestrator.analysis.estimation.ballots import NO_ANSWER, Ballots
+from orchestrator.analysis.estimation.counts import ClusterCount
+from orchestrator.analysis.estimation.selectors import Kind, Selector
 from orchestrator.analysis.vote_scaling.pools import (
     Ballot,
     Family,
@@ -91,12 +93,15 @@ def test_samples_are_counted_in_order_so_that_a_slice_is_the_first_calls() -> No
         VotePool.of_votes(5, votes, {3}, passed[:3])
 
 
-def test_a_counted_pool_becomes_votes_without_its_errors() -> None:
-    clusters = (ClusterCount(1, 3, True), ClusterCount(2, 2, False))
-    counted = PoolCounts(
-        4, "1", samples=10, correct=3, wrong=2, no_answer=1, truncated=1, errors=3, clusters=clusters
+def test_ballots_become_votes_and_what_the_judge_could_not_tell_is_left_out() -> None:
+    votes, verdicts = np.array([0, 0, 1, NO_ANSWER, 1, 0]), np.array([1.0, 0.0, 1.0, np.nan, np.nan, 1.0])
+    ballots = Ballots(4, "1", votes, np.array([False, True]), {"judge": verdicts})
+    assert VotePool.of_ballots(ballots) == VotePool(
+        4, 6, (ClusterCount(0, 3, False), ClusterCount(1, 2, True))
     )
-    assert VotePool.of(counted) == VotePool(4, 7, clusters)
+    judge = Selector(Kind.FILTER_VOTE, "judge", threshold=0.5)
+    clusters = (ClusterCount(0, 3, False), ClusterCount(1, 1, True))
+    assert VotePool.of_ballots(ballots, judge) == VotePool(4, 5, clusters, (2, 1))
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
 from scipy.special import betainc
 
-from orchestrator.analysis.estimation.counts import ClusterCount, PoolCounts
+from orchestrator.analysis.estimation.ballots import NO_ANSWER, Ballots
+from orchestrator.analysis.estimation.counts import ClusterCount
 from orchestrator.analysis.estimation.intervals import CONFIDENCE, Mean, mean_over_problems
+from orchestrator.analysis.estimation.selectors import Selector
 
 
 class System(StrEnum):
@@ -70,9 +73,19 @@ class VotePool:
             raise ValueError(f"problem {self.problem_id}: {list(self.passed)} passed, of votes {counts}")
 
     @classmethod
-    def of(cls, pool: PoolCounts) -> VotePool:
-        """The votes of a counted pool; raises ValueError if it has no sample of known verdict."""
-        return cls(pool.problem_id, pool.n, pool.clusters)
+    def of_ballots(cls, ballots: Ballots, judge: Selector | None = None) -> VotePool:
+        """The votes of a pool; `judge` is a filter-vote by threshold, whose scores say what passes.
+
+        Samples with an answer that the judge could not tell of are left out. Raises ValueError for an empty pool.
+        """
+        if judge is not None and judge.score is not None:
+            ballots = ballots.keep(ballots.is_selectable(judge.score) | ~ballots.has_answer)
+        votes = [None if vote == NO_ANSWER else vote for vote in ballots.candidates.tolist()]
+        correct = np.flatnonzero(ballots.is_correct).tolist()
+        passed = None
+        if judge is not None and judge.score is not None and judge.threshold is not None:
+            passed = (ballots.scores[judge.score] >= judge.threshold).tolist()
+        return cls.of_votes(ballots.problem_id, votes, correct, passed)
 
     @classmethod
     def of_votes(
