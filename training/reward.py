@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -55,6 +56,7 @@ class Plan:
     is_fresh: bool
     layers_added: int  # on top of the policy's, which change nothing at first
     language_weight: float  # of the policy's own loss, which keeps what it knows while it learns to judge
+    surprise_weight: float  # of a guess at every token how likely the policy thought it
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,16 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the held-out problems say; `loss` in nats a label, the areas under curves for labels above 0.5."""
+    """What the held-out problems say: `loss` in nats a label, and areas under curves for labels above 0.5.
+
+    `auc_within` is the mean over trees, so over problems or parts of one: how hard a problem is does not help there.
+    """
 
     step: int
     loss: float
     brier: float
     auc: float
+    auc_within: float
 
 
 def rate_at(plan: Plan, step: int) -> float:
@@ -158,14 +164,31 @@ def states(model: network.Decoder, batch: Batch, *, is_reduced_precision: bool) 
 
 def margins(model: network.Decoder, hidden: Tensor, batch: Batch, ids: tuple[int, int]) -> Tensor:
     """Give l+ - l- after each tag, (labels,), in nats."""
+    return _margins(model, hidden[batch.rows, batch.places], ids)
+
+
+def _margins(model: network.Decoder, hidden: Tensor, ids: tuple[int, int]) -> Tensor:
     good, bad = model.embed_tokens.weight[ids[0]], model.embed_tokens.weight[ids[1]]
-    return functional.linear(hidden[batch.rows, batch.places], (good - bad)[None])[:, 0]
+    return functional.linear(hidden, (good - bad)[None])[:, 0]
 
 
-def language_loss(model: network.Decoder, hidden: Tensor, batch: Batch) -> Tensor:
-    """Give the mean cross-entropy of the solutions' tokens, each beginning once, in nats."""
-    rows, nodes, following = batch.edges.T
-    return functional.cross_entropy(model.logits(hidden[rows, nodes]), batch.tokens[rows, following])
+def policy_losses(
+    model: network.Decoder, hidden: Tensor, batch: Batch, ids: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Give two losses over the tokens that the policy wrote, each beginning once, in nats a token.
+
+    The first is the policy's own: cross-entropy of the next token. The second asks the labels, after every token
+    instead of after tags alone, how likely that token was: a wrong digit is an unlikely one more often than not, labels
+    after a step are few and noisy, and what a judge needs first is to see where the writer strayed. Nothing but the
+    policy teaches it.
+    """
+    rows, before, nodes = batch.edges.T
+    tokens = batch.tokens[rows, nodes]
+    log_chances = functional.log_softmax(model.logits(hidden[rows, before]), dim=-1)
+    chosen = log_chances.gather(-1, tokens[:, None])[:, 0]
+    guesses = _margins(model, hidden[rows, nodes], ids)
+    surprise = functional.binary_cross_entropy_with_logits(guesses, chosen.detach().exp())
+    return -chosen.mean(), surprise
 
 
 def optimiser_of(model: network.Decoder, plan: Plan) -> torch.optim.AdamW:
@@ -282,8 +305,9 @@ class Trainer:
         each = functional.binary_cross_entropy_with_logits(found, batch.targets, reduction="none")
         loss = (each * batch.weights).sum() / batch.weights.sum()
         whole = loss
-        if self.plan.language_weight:
-            whole = loss + self.plan.language_weight * language_loss(self.model, hidden, batch)
+        if self.plan.language_weight or self.plan.surprise_weight:
+            language, surprise = policy_losses(self.model, hidden, batch, label_ids(self.tokenizer))
+            whole = loss + self.plan.language_weight * language + self.plan.surprise_weight * surprise
         whole.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
@@ -293,8 +317,8 @@ class Trainer:
     @torch.inference_mode()
     def _evaluate(self, held_out: Sequence[Tree]) -> None:
         """Measure the held-out problems, each solution as often as it occurred; export what is better than before."""
-        rows = data.packed(held_out)
-        cut = [collate(members, 1.0) for members in _cut(rows, self.plan.tokens)]
+        ordered = sorted(held_out, key=lambda tree: len(tree.tokens))
+        cut = [collate(members, 1.0) for members in _cut(ordered, self.plan.tokens)]
         found = [
             margins(
                 self.model,
@@ -304,7 +328,7 @@ class Trainer:
             )
             for batch in cut
         ]
-        result = _measured(self.step, torch.cat(found), cut)
+        result = _measured(self.step, torch.cat(found), ordered)
         is_better = self.best is None or result.loss < self.best.loss
         self.since_best = 0 if is_better else self.since_best + 1
         if is_better:
@@ -312,7 +336,8 @@ class Trainer:
             self.export(self.out / "best")
         mark = "  best" if is_better else ""
         print(
-            f"held out, step {self.step}: loss {result.loss:.4f}  Brier {result.brier:.4f}  AUC {result.auc:.4f}{mark}",
+            f"held out, step {self.step}: loss {result.loss:.4f}  Brier {result.brier:.4f}  AUC {result.auc:.4f}  "
+            f"within problems {result.auc_within:.4f}{mark}",
             flush=True,
         )
         self._write({key: round(value, 5) for key, value in asdict(result).items()})
@@ -341,16 +366,20 @@ class Trainer:
             log.write(json.dumps({**line, "seconds": round(self.seconds, 1)}) + "\n")
 
 
-def _measured(step: int, found: Tensor, cut: Sequence[Batch]) -> Evaluation:
-    targets = torch.cat([batch.targets for batch in cut])
-    weights = torch.cat([batch.weights for batch in cut])
+def _measured(step: int, found: Tensor, trees: Sequence[Tree]) -> Evaluation:
+    targets = torch.tensor([target for tree in trees for target in tree.targets])
+    weights = torch.tensor([weight for tree in trees for weight in tree.weights])
     each = functional.binary_cross_entropy_with_logits(found, targets, reduction="none")
-    chances = torch.sigmoid(found.double()).numpy()
+    scores, is_good = found.double().numpy(), targets.numpy() > metrics.GOOD_ABOVE
+    cuts = np.cumsum([len(tree.places) for tree in trees])[:-1]
+    pieces = (np.split(array, cuts) for array in (scores, is_good, weights.numpy()))
+    within = [metrics.auc(*piece) for piece in zip(*pieces, strict=True)]
     return Evaluation(
         step=step,
         loss=float((each * weights).sum() / weights.sum()),
-        brier=metrics.brier(chances, targets.numpy(), weights.numpy()),
-        auc=metrics.auc(found.double().numpy(), targets.numpy() > metrics.GOOD_ABOVE, weights.numpy()),
+        brier=metrics.brier(torch.sigmoid(found.double()).numpy(), targets.numpy(), weights.numpy()),
+        auc=metrics.auc(scores, is_good, weights.numpy()),
+        auc_within=float(np.nanmean(within)) if not np.isnan(within).all() else math.nan,
     )
 
 
@@ -395,6 +424,9 @@ def arguments() -> argparse.Namespace:
         type=float,
         default=0.0,
         help="weight of the policy's own loss beside the labels'",
+    )
+    parser.add_argument(
+        "--surprise-weight", type=float, default=0.0, help="weight of guessing how likely each token was"
     )
     parser.add_argument("--steps", type=int, default=2000, help="at most")
     parser.add_argument(
@@ -443,6 +475,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         is_fresh=options.fresh,
         layers_added=options.add_layers,
         language_weight=options.language_weight,
+        surprise_weight=options.surprise_weight,
     )
 
 

@@ -37,6 +37,7 @@ PLAN = reward.Plan(
     is_fresh=False,
     layers_added=0,
     language_weight=0.0,
+    surprise_weight=0.0,
 )
 
 
@@ -98,6 +99,35 @@ def test_it_begins_with_what_the_policy_knows_and_scores_of_one_half(policy: Pat
         assert not reward.margins(trainer.model, states, batch, reward.label_ids(TOKENIZER)).any()
 
 
+def test_the_policys_losses_are_those_of_its_texts(policy: Path) -> None:
+    """Cross-entropy of what it wrote, token by token; and at scores of one half, a guess costs ln 2."""
+    solutions = drawn(3)
+    trainer = reward.trainer_of(PLAN, policy, policy, "soft", is_reduced_precision=False)
+    trees = labels.trees(solutions, TOKENIZER, 1024, is_outcome=False)
+    batch, ids = reward.collate(trees, 1.0), reward.label_ids(TOKENIZER)
+    each: dict[tuple[int, ...], float] = {}
+    with torch.inference_mode():
+        states = reward.states(trainer.model, batch, is_reduced_precision=False)
+        language, surprise = reward.policy_losses(trainer.model, states, batch, ids)
+        for solution in solutions:
+            tokens = TOKENIZER.encode(solution.text).ids
+            given = len(TOKENIZER.encode(solution.prompt + "\n\n").ids)
+            hidden, _ = trainer.model(torch.tensor([tokens]))
+            costs = torch.nn.functional.cross_entropy(
+                trainer.model.logits(hidden[0, :-1]), torch.tensor(tokens[1:]), reduction="none"
+            )
+            for end in range(given, len(tokens)):
+                if ids_of_tag() not in tokens[end - 1 : end + 1]:
+                    each[tuple(tokens[: end + 1])] = costs[end - 1].item()
+    assert language.item() == pytest.approx(sum(each.values()) / len(each), rel=1e-5)
+    assert surprise.item() == pytest.approx(math.log(2))
+
+
+def ids_of_tag() -> int:
+    found: int = TOKENIZER.token_to_id("<|step|>")
+    return found
+
+
 def test_it_learns_and_exports_the_best(policy: Path, tmp_path: Path) -> None:
     trainer = run(PLAN, tmp_path / "run", policy)
     assert trainer.best is not None
@@ -141,6 +171,12 @@ def read_log(out: Path) -> list[dict[str, float]]:
 def test_it_stops_when_the_held_out_loss_stays(policy: Path, tmp_path: Path) -> None:
     trainer = run(replace(PLAN, rate=0.0, steps=40, patience=3), tmp_path / "run", policy)
     assert trainer.step == 6  # three evaluations, two steps apart, none better than the first
+
+
+def test_the_policys_losses_are_learned_too(policy: Path, tmp_path: Path) -> None:
+    trainer = run(replace(PLAN, language_weight=0.3, surprise_weight=0.5), tmp_path / "run", policy)
+    assert trainer.step == 6
+    assert not math.isnan(read_log(tmp_path / "run")[-1]["auc_within"])
 
 
 @pytest.mark.parametrize("is_outcome", [False, True])
