@@ -170,6 +170,7 @@ def save(model: Decoder, directory: Path, *, pad: int, end: int, dtype: torch.dt
         f"model.{name}": tensor.detach().to(dtype).contiguous() for name, tensor in model.state_dict().items()
     }
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "model.safetensors").chmod(0o644)  # it is written for its owner alone
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

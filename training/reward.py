@@ -15,13 +15,14 @@ import argparse
 import json
 import math
 import os
-import random
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -31,141 +32,51 @@ from training import labels as data
 from training import metrics
 from training import model as network
 from training import tokenizer as text
+from training.batching import Batch, Order, batches, collate, cut, epoch_of
 from training.labels import Tree
+from training.objective import margins, policy_losses, states
 
 POLICY = Path(__file__).parents[1] / "workers" / "embedded" / "models" / "arithmetic"
 LABELS = ("+", "-")  # good, bad
-PADDING_MULTIPLE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that decides the outcome of a run; `rate` is the learning rate after `warmup` steps."""
 
-    steps: int
-    seed: int
-    tokens: int  # a step, padding included
+    order: Order
     rate: float
     final_share: float  # the learning rate ends at this share of its peak
     warmup: int
     decay: float
-    weight_power: float  # a label that n solutions share counts n ** weight_power times
     patience: int  # evaluations without a better loss before the run ends
     is_outcome: bool
     is_fresh: bool
     layers_added: int  # on top of the policy's, which change nothing at first
     language_weight: float  # of the policy's own loss, which keeps what it knows while it learns to judge
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Trees padded to one size; at (rows, places): targets and weights, (labels,) each."""
-
-    tokens: Tensor
-    positions: Tensor
-    mask: Tensor
-    rows: Tensor
-    places: Tensor
-    targets: Tensor
-    weights: Tensor
-    edges: Tensor
-    """(row, node before, node) of every token that the policy wrote, (tokens, 3)."""
+    surprise_weight: float  # of a guess at every token how likely the policy thought it
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the held-out problems say; `loss` in nats a label, the areas under curves for labels above 0.5."""
+    """What the held-out problems say: `loss` in nats a label, and areas under curves for labels above 0.5.
+
+    `auc_within` is the mean over trees, so over problems or parts of one: how hard a problem is does not help there.
+    """
 
     step: int
     loss: float
     brier: float
     auc: float
+    auc_within: float
 
 
 def rate_at(plan: Plan, step: int) -> float:
     """Give the learning rate: linear warm-up, then a cosine down to `final_share` of the peak."""
     if step < plan.warmup:
         return plan.rate * (step + 1) / plan.warmup
-    done = (step - plan.warmup) / max(plan.steps - plan.warmup, 1)
+    done = (step - plan.warmup) / max(plan.order.steps - plan.warmup, 1)
     return plan.rate * (plan.final_share + (1 - plan.final_share) * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-def batches(plan: Plan, trees: Sequence[Tree], start: int) -> Iterator[Batch]:
-    """Yield the batches of steps start, start+1, ..., epoch after epoch; an epoch has its own seed."""
-    step, epoch, first = 0, 0, 0
-    while step < plan.steps:
-        members = _epoch(plan, trees, epoch)
-        for step in range(max(start, first), min(first + len(members), plan.steps)):
-            yield collate(members[step - first], plan.weight_power)
-        epoch, first = epoch + 1, first + len(members)
-        step = first
-
-
-def _epoch(plan: Plan, trees: Sequence[Tree], epoch: int) -> list[list[Tree]]:
-    """Shuffle the trees, and cut them into batches of rows that hold trees of all sizes."""
-    order = list(trees)
-    random.Random(f"epoch:{plan.seed}:{epoch}").shuffle(order)
-    return _cut(data.packed(order), plan.tokens)
-
-
-def _cut(rows: Sequence[Tree], tokens: int) -> list[list[Tree]]:
-    """Cut rows into batches of at most `tokens` tokens with padding, one row at least."""
-    cut: list[list[Tree]] = []
-    longest = 0
-    for row in rows:
-        longest = max(longest, len(row.tokens))
-        if not cut or (len(cut[-1]) + 1) * longest > tokens:
-            cut.append([])
-            longest = len(row.tokens)
-        cut[-1].append(row)
-    return cut
-
-
-def collate(members: Sequence[Tree], weight_power: float) -> Batch:
-    """Lay trees out with their positions and masks; a node of padding sees itself alone."""
-    longest = max(len(tree.tokens) for tree in members)
-    longest += -longest % PADDING_MULTIPLE
-    tokens = torch.zeros((len(members), longest), dtype=torch.long)
-    positions = torch.zeros_like(tokens)
-    mask = torch.eye(longest, dtype=torch.bool).repeat(len(members), 1, 1)
-    for row, tree in enumerate(members):
-        tokens[row, : len(tree.tokens)] = torch.tensor(tree.tokens)
-        for node, parent in enumerate(tree.parents):
-            if parent >= 0:
-                mask[row, node] |= mask[row, parent]
-        positions[row] = mask[row].sum(-1) - 1
-    labelled = [(row, place) for row, tree in enumerate(members) for place in tree.places]
-    weights = [weight**weight_power for tree in members for weight in tree.weights]
-    return Batch(
-        tokens,
-        positions,
-        mask[:, None],
-        torch.tensor([row for row, _ in labelled]),
-        torch.tensor([place for _, place in labelled]),
-        torch.tensor([target for tree in members for target in tree.targets]),
-        torch.tensor(weights),
-        torch.tensor(
-            [(row, tree.parents[node], node) for row, tree in enumerate(members) for node in tree.written]
-        ),
-    )
-
-
-def states(model: network.Decoder, batch: Batch, *, is_reduced_precision: bool) -> Tensor:
-    """Give hidden states (batch, tokens, hidden)."""
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_reduced_precision):
-        return model.branches(batch.tokens, batch.positions, batch.mask).float()
-
-
-def margins(model: network.Decoder, hidden: Tensor, batch: Batch, ids: tuple[int, int]) -> Tensor:
-    """Give l+ - l- after each tag, (labels,), in nats."""
-    good, bad = model.embed_tokens.weight[ids[0]], model.embed_tokens.weight[ids[1]]
-    return functional.linear(hidden[batch.rows, batch.places], (good - bad)[None])[:, 0]
-
-
-def language_loss(model: network.Decoder, hidden: Tensor, batch: Batch) -> Tensor:
-    """Give the mean cross-entropy of the solutions' tokens, each beginning once, in nats."""
-    rows, nodes, following = batch.edges.T
-    return functional.cross_entropy(model.logits(hidden[rows, nodes]), batch.tokens[rows, following])
 
 
 def optimiser_of(model: network.Decoder, plan: Plan) -> torch.optim.AdamW:
@@ -226,14 +137,14 @@ class Trainer:
         losses: list[float] = []
         if self.step == 0:
             self._evaluate(held_out)
-        for batch in batches(self.plan, trees, self.step):
+        for batch in batches(self.plan.order, trees, self.step):
             losses.append(self._update(batch))
             self.step += 1
             self.seconds = before + time.monotonic() - started
             if self.step % log_every == 0:
                 self._report(sum(losses) / len(losses), (self.step - first) / (self.seconds - before))
                 losses.clear()
-            if self.step % evaluate_every == 0 or self.step == self.plan.steps:
+            if self.step % evaluate_every == 0 or self.step == self.plan.order.steps:
                 self._evaluate(held_out)
                 self.save()
                 if self.since_best >= self.plan.patience:
@@ -282,8 +193,9 @@ class Trainer:
         each = functional.binary_cross_entropy_with_logits(found, batch.targets, reduction="none")
         loss = (each * batch.weights).sum() / batch.weights.sum()
         whole = loss
-        if self.plan.language_weight:
-            whole = loss + self.plan.language_weight * language_loss(self.model, hidden, batch)
+        if self.plan.language_weight or self.plan.surprise_weight:
+            language, surprise = policy_losses(self.model, hidden, batch, label_ids(self.tokenizer))
+            whole = loss + self.plan.language_weight * language + self.plan.surprise_weight * surprise
         whole.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
@@ -293,8 +205,8 @@ class Trainer:
     @torch.inference_mode()
     def _evaluate(self, held_out: Sequence[Tree]) -> None:
         """Measure the held-out problems, each solution as often as it occurred; export what is better than before."""
-        rows = data.packed(held_out)
-        cut = [collate(members, 1.0) for members in _cut(rows, self.plan.tokens)]
+        ordered = sorted(held_out, key=lambda tree: len(tree.tokens))
+        laid_out = [collate(members, 1.0) for members in cut(ordered, self.plan.order.tokens)]
         found = [
             margins(
                 self.model,
@@ -302,9 +214,9 @@ class Trainer:
                 batch,
                 label_ids(self.tokenizer),
             )
-            for batch in cut
+            for batch in laid_out
         ]
-        result = _measured(self.step, torch.cat(found), cut)
+        result = _measured(self.step, torch.cat(found), ordered)
         is_better = self.best is None or result.loss < self.best.loss
         self.since_best = 0 if is_better else self.since_best + 1
         if is_better:
@@ -312,7 +224,8 @@ class Trainer:
             self.export(self.out / "best")
         mark = "  best" if is_better else ""
         print(
-            f"held out, step {self.step}: loss {result.loss:.4f}  Brier {result.brier:.4f}  AUC {result.auc:.4f}{mark}",
+            f"held out, step {self.step}: loss {result.loss:.4f}  Brier {result.brier:.4f}  AUC {result.auc:.4f}  "
+            f"within problems {result.auc_within:.4f}{mark}",
             flush=True,
         )
         self._write({key: round(value, 5) for key, value in asdict(result).items()})
@@ -327,10 +240,10 @@ class Trainer:
         (directory / "reward.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def _report(self, loss: float, per_second: float) -> None:
-        left_s = (self.plan.steps - self.step) / per_second
+        left_s = (self.plan.order.steps - self.step) / per_second
         rate = rate_at(self.plan, self.step - 1)
         print(
-            f"step {self.step}/{self.plan.steps}  loss {loss:.4f}  lr {rate:.2e}  "
+            f"step {self.step}/{self.plan.order.steps}  loss {loss:.4f}  lr {rate:.2e}  "
             f"{per_second:.2f} steps/s  ETA {left_s / 60:.1f} min",
             flush=True,
         )
@@ -341,16 +254,20 @@ class Trainer:
             log.write(json.dumps({**line, "seconds": round(self.seconds, 1)}) + "\n")
 
 
-def _measured(step: int, found: Tensor, cut: Sequence[Batch]) -> Evaluation:
-    targets = torch.cat([batch.targets for batch in cut])
-    weights = torch.cat([batch.weights for batch in cut])
+def _measured(step: int, found: Tensor, trees: Sequence[Tree]) -> Evaluation:
+    targets = torch.tensor([target for tree in trees for target in tree.targets])
+    weights = torch.tensor([weight for tree in trees for weight in tree.weights])
     each = functional.binary_cross_entropy_with_logits(found, targets, reduction="none")
-    chances = torch.sigmoid(found.double()).numpy()
+    scores, is_good = found.double().numpy(), targets.numpy() > metrics.GOOD_ABOVE
+    cuts = np.cumsum([len(tree.places) for tree in trees])[:-1]
+    pieces = (np.split(array, cuts) for array in (scores, is_good, weights.numpy()))
+    within = [metrics.auc(*piece) for piece in zip(*pieces, strict=True)]
     return Evaluation(
         step=step,
         loss=float((each * weights).sum() / weights.sum()),
-        brier=metrics.brier(chances, targets.numpy(), weights.numpy()),
-        auc=metrics.auc(found.double().numpy(), targets.numpy() > metrics.GOOD_ABOVE, weights.numpy()),
+        brier=metrics.brier(torch.sigmoid(found.double()).numpy(), targets.numpy(), weights.numpy()),
+        auc=metrics.auc(scores, is_good, weights.numpy()),
+        auc_within=float(np.nanmean(within)) if not np.isnan(within).all() else math.nan,
     )
 
 
@@ -361,7 +278,7 @@ def label_ids(tokenizer: Tokenizer) -> tuple[int, int]:
 
 def trainer_of(plan: Plan, out: Path, policy: Path, targets: str, *, is_reduced_precision: bool) -> Trainer:
     """Set up a run from its plan: seeds first, then the network."""
-    torch.manual_seed(plan.seed)
+    torch.manual_seed(plan.order.seed)
     tokenizer = text.build(has_tag=True)
     model = from_policy(policy, tokenizer.get_vocab_size(), label_ids(tokenizer), plan)
     return Trainer(plan, out, is_reduced_precision, targets, tokenizer, model, optimiser_of(model, plan))
@@ -389,12 +306,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--fresh", action="store_true", help="start from random weights of the policy's shape"
     )
-    parser.add_argument("--add-layers", type=int, default=0, help="layers on top of the policy's")
+    parser.add_argument("--add-layers", type=int, default=2, help="layers on top of the policy's")
     parser.add_argument(
         "--language-weight",
         type=float,
-        default=0.0,
+        default=0.3,
         help="weight of the policy's own loss beside the labels'",
+    )
+    parser.add_argument(
+        "--surprise-weight", type=float, default=0.5, help="weight of guessing how likely each token was"
     )
     parser.add_argument("--steps", type=int, default=2000, help="at most")
     parser.add_argument(
@@ -430,19 +350,17 @@ def arguments() -> argparse.Namespace:
 def plan_of(options: argparse.Namespace) -> Plan:
     """Take the plan from the command line."""
     return Plan(
-        steps=options.steps,
-        seed=options.seed,
-        tokens=options.tokens,
+        order=Order(options.steps, options.seed, options.tokens, options.weight_power),
         rate=options.rate,
         final_share=options.final_share,
         warmup=options.warmup,
         decay=options.decay,
-        weight_power=options.weight_power,
         patience=options.patience,
         is_outcome=options.outcome,
         is_fresh=options.fresh,
         layers_added=options.add_layers,
         language_weight=options.language_weight,
+        surprise_weight=options.surprise_weight,
     )
 
 
@@ -457,13 +375,14 @@ def main() -> None:
     trainer = trainer_of(plan, options.out, options.policy, targets, is_reduced_precision=options.bfloat16)
     context = trainer.model.shape.max_position_embeddings
     made: list[list[Tree]] = []
-    for name, side in zip(("training", "held out"), data.split(solutions, plan.seed), strict=True):
+    for name, side in zip(("training", "held out"), data.split(solutions, plan.order.seed), strict=True):
         made.append(data.trees(side, trainer.tokenizer, context, is_outcome=plan.is_outcome))
         print(data.summary(name, side, made[-1]), flush=True)
-    print(f"targets: {targets}; {len(_epoch(plan, made[0], 0))} steps an epoch", flush=True)
+    print(f"targets: {targets}; {len(epoch_of(plan.order, made[0], 0))} steps an epoch", flush=True)
     trainer.resume()
     trainer.train(made[0], made[1], options.evaluate_every, options.log_every)
     if trainer.best is not None:
+        shutil.copy(options.out / "training_log.jsonl", options.out / "best")
         print(
             f"best: step {trainer.best.step}, held-out loss {trainer.best.loss:.4f}, in {options.out / 'best'}"
         )

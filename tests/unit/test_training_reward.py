@@ -22,21 +22,23 @@ torch = pytest.importorskip("torch")
 
 from training import evaluate_reward, reward  # noqa: E402 - after torch is known to be there
 from training import model as network  # noqa: E402
+from training.batching import Order, collate  # noqa: E402
+from training.objective import margins as margins_of  # noqa: E402
+from training.objective import policy_losses  # noqa: E402
+from training.objective import states as states_of  # noqa: E402
 
 PLAN = reward.Plan(
-    steps=6,
-    seed=1,
-    tokens=1024,
+    order=Order(steps=6, seed=1, tokens=1024, weight_power=1.0),
     rate=1e-3,
     final_share=0.1,
     warmup=2,
     decay=0.05,
-    weight_power=1.0,
     patience=9,
     is_outcome=False,
     is_fresh=False,
     layers_added=0,
     language_weight=0.0,
+    surprise_weight=0.0,
 )
 
 
@@ -68,9 +70,9 @@ def test_a_tree_gives_what_each_text_gives(policy: Path) -> None:
     model = network.load(policy)
     model.embed_tokens.weight.data = torch.cat([model.embed_tokens.weight.data, torch.randn(1, 32)])
     trees = labels.trees(solutions, TOKENIZER, 1024, is_outcome=False)
-    batch = reward.collate(trees, 1.0)
+    batch = collate(trees, 1.0)
     with torch.inference_mode():
-        found = reward.states(model, batch, is_reduced_precision=False)[batch.rows, batch.places]
+        found = states_of(model, batch, is_reduced_precision=False)[batch.rows, batch.places]
         at = 0
         for tree in trees:
             for place in tree.places:
@@ -93,9 +95,38 @@ def test_it_begins_with_what_the_policy_knows_and_scores_of_one_half(policy: Pat
         hidden, _ = trainer.model(tokens)
         before, _ = network.load(policy)(tokens)
         assert torch.allclose(hidden, before, atol=1e-6)
-        batch = reward.collate(labels.trees(drawn(5), TOKENIZER, 1024, is_outcome=False), 1.0)
-        states = reward.states(trainer.model, batch, is_reduced_precision=False)
-        assert not reward.margins(trainer.model, states, batch, reward.label_ids(TOKENIZER)).any()
+        batch = collate(labels.trees(drawn(5), TOKENIZER, 1024, is_outcome=False), 1.0)
+        states = states_of(trainer.model, batch, is_reduced_precision=False)
+        assert not margins_of(trainer.model, states, batch, reward.label_ids(TOKENIZER)).any()
+
+
+def test_the_policys_losses_are_those_of_its_texts(policy: Path) -> None:
+    """Cross-entropy of what it wrote, token by token; and at scores of one half, a guess costs ln 2."""
+    solutions = drawn(3)
+    trainer = reward.trainer_of(PLAN, policy, policy, "soft", is_reduced_precision=False)
+    trees = labels.trees(solutions, TOKENIZER, 1024, is_outcome=False)
+    batch, ids = collate(trees, 1.0), reward.label_ids(TOKENIZER)
+    each: dict[tuple[int, ...], float] = {}
+    with torch.inference_mode():
+        states = states_of(trainer.model, batch, is_reduced_precision=False)
+        language, surprise = policy_losses(trainer.model, states, batch, ids)
+        for solution in solutions:
+            tokens = TOKENIZER.encode(solution.text).ids
+            given = len(TOKENIZER.encode(solution.prompt + "\n\n").ids)
+            hidden, _ = trainer.model(torch.tensor([tokens]))
+            costs = torch.nn.functional.cross_entropy(
+                trainer.model.logits(hidden[0, :-1]), torch.tensor(tokens[1:]), reduction="none"
+            )
+            for end in range(given, len(tokens)):
+                if ids_of_tag() not in tokens[end - 1 : end + 1]:
+                    each[tuple(tokens[: end + 1])] = costs[end - 1].item()
+    assert language.item() == pytest.approx(sum(each.values()) / len(each), rel=1e-5)
+    assert surprise.item() == pytest.approx(math.log(2))
+
+
+def ids_of_tag() -> int:
+    found: int = TOKENIZER.token_to_id("<|step|>")
+    return found
 
 
 def test_it_learns_and_exports_the_best(policy: Path, tmp_path: Path) -> None:
@@ -139,8 +170,16 @@ def read_log(out: Path) -> list[dict[str, float]]:
 
 
 def test_it_stops_when_the_held_out_loss_stays(policy: Path, tmp_path: Path) -> None:
-    trainer = run(replace(PLAN, rate=0.0, steps=40, patience=3), tmp_path / "run", policy)
+    trainer = run(
+        replace(PLAN, order=replace(PLAN.order, steps=40), rate=0.0, patience=3), tmp_path / "run", policy
+    )
     assert trainer.step == 6  # three evaluations, two steps apart, none better than the first
+
+
+def test_the_policys_losses_are_learned_too(policy: Path, tmp_path: Path) -> None:
+    trainer = run(replace(PLAN, language_weight=0.3, surprise_weight=0.5), tmp_path / "run", policy)
+    assert trainer.step == 6
+    assert not math.isnan(read_log(tmp_path / "run")[-1]["auc_within"])
 
 
 @pytest.mark.parametrize("is_outcome", [False, True])
@@ -149,6 +188,7 @@ def test_the_export_serves_and_scores_as_the_trainer_does(
 ) -> None:
     trainer = run(replace(PLAN, is_outcome=is_outcome, layers_added=1), tmp_path / "run", policy)
     best = tmp_path / "run" / "best"
+    assert (best / "model.safetensors").stat().st_mode & 0o777 == 0o644
     card = engine.load(best, slots=1).card
     assert card.reward is not None
     assert card.reward.role == (Role.ORM if is_outcome else Role.PRM)
@@ -158,10 +198,10 @@ def test_the_export_serves_and_scores_as_the_trainer_does(
     model = network.load(best)
     for solution, margins in zip(solutions, found, strict=True):
         (tree,) = labels.trees([solution], TOKENIZER, 1024, is_outcome=False)
-        batch = reward.collate([tree], 1.0)
+        batch = collate([tree], 1.0)
         with torch.inference_mode():
-            states = reward.states(model, batch, is_reduced_precision=False)
-            expected = reward.margins(model, states, batch, reward.label_ids(TOKENIZER)).numpy()
+            states = states_of(model, batch, is_reduced_precision=False)
+            expected = margins_of(model, states, batch, reward.label_ids(TOKENIZER)).numpy()
         assert np.allclose(margins, expected, atol=1e-4)
     assert trainer.best is not None
     text = evaluate_reward.report(card.reward.role, solutions, found)
