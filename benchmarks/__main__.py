@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.estimates import measure_estimates
 from benchmarks.memory import measure_memory
 from benchmarks.report import Figure, as_json, show
 from benchmarks.resume import measure_resume
@@ -30,6 +31,7 @@ def measure(only: set[str], folder: Path, *, is_quick: bool) -> Iterator[Figure]
         "utilisation": lambda: measure_utilisation(folder, is_quick=is_quick),
         "memory": lambda: measure_memory(folder, is_quick=is_quick),
         "resume": lambda: measure_resume(folder, is_quick=is_quick),
+        "estimates": lambda: measure_estimates(folder, is_quick=is_quick),
     }
     if unknown := only - groups.keys():
         raise SystemExit(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(groups)}")
@@ -41,7 +43,9 @@ def measure(only: set[str], folder: Path, *, is_quick: bool) -> Iterator[Figure]
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
-    parser.add_argument("--only", default="", help="floor,writer,throughput,utilisation,memory,resume")
+    parser.add_argument(
+        "--only", default="", help="floor,writer,throughput,utilisation,memory,resume,estimates"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="smaller and once: minutes instead of a quarter of an hour"
     )

@@ -104,7 +104,7 @@ def multiply(store: Path, copies: int) -> None:
         db.execute("CREATE TEMP TABLE copies AS WITH RECURSIVE k(k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM k"
                    " WHERE k < ?) SELECT k * ? AS shift FROM k", (copies, SAMPLES))  # fmt: skip
         _copy(db, "tasks", "t JOIN copies c", {"id": "NULL", "sample_start": "t.sample_start + c.shift"})
-        task = "(SELECT q.id FROM tasks q JOIN tasks o ON o.id = t.task_id WHERE q.kind = o.kind" \
+        task = "(SELECT q.id FROM tasks q JOIN tasks o ON o.id = t.task_id WHERE q.lane_id = o.lane_id" \
                " AND q.pool_id = o.pool_id AND q.sample_start = o.sample_start + c.shift)"  # fmt: skip
         bound = f"t JOIN copies c WHERE t.{{key}} & {(1 << SAMPLES_PER_POOL_BITS) - 1} < {SAMPLES}"
         for table in ("trajectory_texts", "extractions"):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 from orchestrator.analysis import results
 from orchestrator.analysis.estimation.ballots import Ballots
@@ -20,18 +20,26 @@ from orchestrator.analysis.estimation.kept_estimates import (
 )
 from orchestrator.analysis.estimation.selectors import Kind, Selector
 from orchestrator.analysis.grading_service import GradingService
-from orchestrator.analysis.pool_reading import PoolRecord, ScoreColumn, pool_counts, pool_record
+from orchestrator.analysis.pool_reading import PoolRecord, ScoreColumn, read_pool
 from orchestrator.analysis.results import ResultRow, StrategyResults
 from orchestrator.analysis.selection import ChosenSelector, chosen_selectors, needed_scores
 from orchestrator.problems.integrity import ScrambleCheck, scrambled_ratio
 from orchestrator.registration import Registered
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.strategies import ParallelStrategy
-from orchestrator.store import Agreement, EstimateRecord, ResultRecord, Scoring, Store
-from orchestrator.store import PoolCounts as StoredCounts
+from orchestrator.store import (
+    Agreement,
+    EstimateRecord,
+    PoolSamples,
+    ResultRecord,
+    Scoring,
+    Store,
+    SweepPool,
+)
 from workers.grading import MATH, STRICT
 from workers.grading.normalise import canonical
 from workers.steps import Aggregation
+from workers.types import ScoreStatus
 
 POOLS_AT_ONCE = 50
 """Pools whose samples are read at once: a hundred thousand rows, a hundred megabytes for a moment."""
@@ -57,26 +65,24 @@ async def conclude(
     """Grade, cluster, estimate; estimates and results are stored and returned, strategy by strategy."""
     await grading.grade()
     await grading.cluster()
-    stored = await store.answer_counts(registered.sweep_id, grading.primary_id)
     chosen = chosen_selectors(spec)
     ids = await store.register_selectors([each.record for each in chosen])
     numbers = {each.selector.name: number for each, number in zip(chosen, ids, strict=True)}
-    reader = _Reader(store, registered, _columns(registered, chosen))
-    conclusions = []
+    records = await _read(store, registered, grading, _columns(registered, chosen))
+    strategies = []
     for strategy in spec.sampled:
-        pools = [each for each in stored if registered.models[each.generator_id] == strategy.policy]
+        own = [each for each in records if registered.models[each.pool.generator_id] == strategy.policy]
         budgets = [budget for budget in spec.budget_grid if budget <= strategy.samples]
         wanted = Estimation([each.selector for each in chosen], budgets, spec.seed)
         shelf = _Shelf(store, registered.sweep_id, strategy.name, numbers)
-        estimated = await shelf.renew(await reader.records(pools), wanted, progress)
-        found = _results(strategy, pools, estimated)
+        found = _results(strategy, own, await shelf.renew(own, wanted, progress))
         await shelf.publish(found.rows)
-        conclusions.append(found)
+        strategies.append(found)
     return Conclusions(
-        conclusions,
-        await store.scoring(registered.sweep_id),
+        strategies,
+        [_scoring(number, name, records) for number, name in registered.scorers.items()],
         await _agreement(registered, store),
-        scramble_check(stored),
+        scramble_check(records),
     )
 
 
@@ -96,26 +102,33 @@ class _Estimated:
     pools: Sequence[Ballots]
 
 
-class _Reader:
-    """Samples of pools, one by one; strategies of the same model share them."""
+async def _read(
+    store: Store, registered: Registered, grading: GradingService, columns: Sequence[ScoreColumn]
+) -> list[PoolRecord]:
+    """All pools that hold samples, by id."""
+    pools = await store.sample_pools(registered.sweep_id)
+    answers = await store.sweep_answers(registered.sweep_id, grading.primary_id)
+    scorer_ids, extractor_id = list(registered.scorers), registered.rules.extractor_id
 
-    def __init__(self, store: Store, registered: Registered, columns: Sequence[ScoreColumn]) -> None:
-        self._store = store
-        self._extractor_id = registered.rules.extractor_id
-        self._columns = columns
-        self._scorer_ids = list(dict.fromkeys(column.scorer_id for column in columns))
-        self._held: dict[int, PoolRecord] = {}
+    def read(some: Sequence[SweepPool], samples: Sequence[PoolSamples]) -> list[PoolRecord]:
+        return [
+            read_pool(pool, its, answers.get(pool.problem_id, ()), columns)
+            for pool, its in zip(some, samples, strict=True)
+            if its.samples
+        ]
 
-    async def records(self, pools: Sequence[StoredCounts]) -> list[PoolRecord]:
-        """The samples of pools, in order."""
-        missing = [each for each in pools if each.pool_id not in self._held]
-        for start in range(0, len(missing), POOLS_AT_ONCE):
-            some = missing[start : start + POOLS_AT_ONCE]
-            ids = [each.pool_id for each in some]
-            samples = await self._store.pool_samples(ids, self._scorer_ids, self._extractor_id)
-            for pool, its in zip(some, samples, strict=True):
-                self._held[pool.pool_id] = pool_record(pool, its, self._columns)
-        return [self._held[each.pool_id] for each in pools]
+    parts = [pools[start : start + POOLS_AT_ONCE] for start in range(0, len(pools), POOLS_AT_ONCE)]
+    records: list[PoolRecord] = []
+    async with asyncio.TaskGroup() as group:
+        # the store reads the next part while this one is made into arrays
+        coming = (group.create_task(store.pool_samples(part, scorer_ids, extractor_id)) for part in parts)
+        reading = next(coming, None)
+        for part in parts:
+            assert reading is not None
+            samples = await reading
+            reading = next(coming, None)
+            records += await asyncio.to_thread(read, part, samples)
+    return records
 
 
 class _Shelf:
@@ -199,9 +212,9 @@ def _by_view(
 
 
 def _results(
-    strategy: ParallelStrategy, pools: Sequence[StoredCounts], estimated: Sequence[_Estimated]
+    strategy: ParallelStrategy, records: Sequence[PoolRecord], estimated: Sequence[_Estimated]
 ) -> StrategyResults:
-    levels = results.by_level([pool.level for pool in pools])
+    levels = results.by_level([record.pool.level for record in records])
     curves = [each.curve for each in estimated]
     majority = next((curve for curve in curves if curve.selector.kind is Kind.MAJORITY), None)
     return StrategyResults(
@@ -209,10 +222,24 @@ def _results(
         samples=strategy.samples,
         rows=results.summarise(curves, levels),
         differences=[] if majority is None else results.differences(curves, majority, levels),
-        counts=results.count_outcomes([pool_counts(pool) for pool in pools], levels),
+        counts=results.count_outcomes([record.counts for record in records], levels),
         curves={curve.selector.name: curve for curve in curves},
         levels=levels,
         pools={each.curve.selector.name: each.pools for each in estimated},
+    )
+
+
+def _scoring(scorer_id: int, scorer: str, records: Sequence[PoolRecord]) -> Scoring:
+    statuses = sum((Counter(record.statuses[scorer_id]) for record in records), Counter[str]())
+    return Scoring(
+        scorer_id=scorer_id,
+        scorer=scorer,
+        scored=statuses[ScoreStatus.OK],
+        truncated=statuses[ScoreStatus.TRUNCATED],
+        too_long=statuses[ScoreStatus.TOO_LONG],
+        unparsed=statuses[ScoreStatus.UNPARSED],
+        invalid=statuses[ScoreStatus.INVALID],
+        errors=statuses[ScoreStatus.ERROR],
     )
 
 
@@ -224,14 +251,11 @@ async def _agreement(registered: Registered, store: Store) -> Agreement:
     return await store.agreement(registered.sweep_id, graders[MATH.name], graders[STRICT.name])
 
 
-def scramble_check(pools: Sequence[StoredCounts]) -> ScrambleCheck:
+def scramble_check(records: Sequence[PoolRecord]) -> ScrambleCheck:
     """Compare the normalised answers of all pools with all golds; the ids go end to end, so this should never ring."""
-    golds = {str(pool.problem_id): canonical(pool.gold) for pool in pools}
-    samples = (
-        sample
-        for pool in pools
-        for answer in pool.answers
-        if answer.text is not None
-        for sample in repeat((str(pool.problem_id), canonical(answer.text)), answer.samples)
-    )
+    golds = {str(record.pool.problem_id): canonical(record.pool.gold) for record in records}
+    samples: Counter[tuple[str, str | None]] = Counter()
+    for record in records:
+        for answer, count in record.answers.items():
+            samples[str(record.pool.problem_id), canonical(answer)] += count
     return scrambled_ratio(golds, samples)

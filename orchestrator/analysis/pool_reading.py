@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any
 
 import numpy as np
 import orjson
@@ -18,11 +16,10 @@ import orjson
 from orchestrator.analysis.estimation.arrays import BoolArray, FloatArray, IntArray
 from orchestrator.analysis.estimation.ballots import NO_ANSWER, Ballots
 from orchestrator.analysis.estimation.counts import ClusterCount, PoolCounts
-from orchestrator.store import AnswerCount, PoolSamples
-from orchestrator.store import PoolCounts as StoredCounts
+from orchestrator.store import AnswerRecord, PoolSamples, SweepPool
 from workers.grading import Verdict
 from workers.steps import Aggregation
-from workers.types import Outcome
+from workers.types import REDONE, Outcome
 
 UNFINISHED = frozenset({Outcome.TRUNCATED, Outcome.OVERFLOW, Outcome.TIMED_OUT})
 GRADED = {
@@ -33,6 +30,10 @@ GRADED = {
 }
 _DROPPED = NO_ANSWER - 1
 """Stands for a sample that says nothing about the model."""
+_NOT_SCORED = "[]"
+
+Vote = tuple[int, bool]
+"""Cluster, and whether it is correct: a cluster whose answers have different verdicts is split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,18 @@ class ScoreColumn:
 
 @dataclass(frozen=True, slots=True)
 class PoolRecord:
-    """The samples of a pool whose verdict is known, where they stood in it, and which scorers have seen them."""
+    """All that is known of the samples of a pool."""
 
+    pool: SweepPool
+    counts: PoolCounts
+    answers: Mapping[str, int]
+    """Samples by answer, as it was extracted."""
+    statuses: Mapping[int, Mapping[str, int]]
+    """By scorer id: scores by status."""
     ballots: Ballots
+    """The samples whose verdict is known."""
     indices: IntArray
-    """(n,): sample index, ascending."""
+    """(n,): where they stood in the pool, ascending."""
     is_judged: Mapping[str, BoolArray]
     """Key of a score -> (n,): samples that speak for its selectors. A sample that the scorer has not seen, or failed
     at, says nothing; and of those that are not scored at all (unfinished ones) only a share is kept, that of the
@@ -74,63 +82,47 @@ class PoolRecord:
         return bool(self.is_judged[score].all())
 
 
-def pool_counts(pool: StoredCounts) -> PoolCounts:
-    """What became of the samples of a pool, and its votes."""
-    kinds: Counter[str] = Counter()
-    votes: Counter[tuple[int, bool]] = Counter()
-    for answer in pool.answers:
-        kinds[_kind(answer)] += answer.samples
-        ballot = _ballot(answer)
-        if ballot is not None:
-            votes[ballot] += answer.samples
-    return PoolCounts(
-        problem_id=pool.problem_id,
-        level=pool.level,
-        samples=pool.samples,
-        correct=kinds["correct"],
-        wrong=kinds["wrong"],
-        no_answer=kinds["no_answer"],
-        truncated=kinds["truncated"],
-        errors=kinds["errors"],
-        ungraded=kinds["ungraded"],
-        clusters=tuple(ClusterCount(cluster, count, correct) for (cluster, correct), count in votes.items()),
-        completion_tokens=sum(each.completion_tokens for each in pool.answers),
-        samples_with_tokens=sum(each.samples for each in pool.answers if each.completion_tokens),
-    )
-
-
-def pool_record(pool: StoredCounts, samples: PoolSamples, columns: Sequence[ScoreColumn]) -> PoolRecord:
-    """The samples of a pool as arrays; `samples` may hold more than `pool` counts, never less."""
-    ballots = sorted({found for answer in pool.answers if (found := _ballot(answer)) is not None})
-    numbers = {ballot: number for number, ballot in enumerate(ballots)}
-    cluster_of = {
-        answer.answer_id: _DROPPED if (found := _ballot(answer)) is None else numbers[found]
-        for answer in pool.answers
-        if answer.answer_id is not None
+def read_pool(
+    pool: SweepPool, samples: PoolSamples, answers: Sequence[AnswerRecord], columns: Sequence[ScoreColumn]
+) -> PoolRecord:
+    """The samples of a pool as counts and as arrays; `answers` are those to its problem, with their verdicts."""
+    votes = {each.answer_id: _vote(each) for each in answers}
+    groups = Counter((outcome, answer) for _, outcome, answer, _ in samples.samples)
+    clusters = sorted({vote for _, answer in groups if (vote := votes.get(answer or 0)) is not None})
+    numbers: dict[Vote | None, int] = {cluster: number for number, cluster in enumerate(clusters)}
+    place_of = {
+        (outcome, answer): numbers.get(votes.get(answer), _DROPPED)
+        if answer is not None
+        else (_DROPPED if outcome == Outcome.ERROR else NO_ANSWER)
+        for outcome, answer in groups
     }
-    indices, outcomes, answers = _columns(samples.samples[: pool.samples])
     candidates = np.array(
-        [
-            (_DROPPED if outcome == Outcome.ERROR else NO_ANSWER)
-            if answer is None
-            else cluster_of.get(answer, _DROPPED)
-            for outcome, answer in zip(outcomes, answers, strict=True)
-        ],
-        dtype=np.int64,
+        [place_of[outcome, answer] for _, outcome, answer, _ in samples.samples], dtype=np.int64
     )
     kept = candidates != _DROPPED
-    places = np.array(indices, dtype=np.int64)[kept]
-    is_finished = np.array([outcome == Outcome.COMPLETE for outcome in outcomes], dtype=np.bool_)[kept]
+    indices = np.array([index for index, *_ in samples.samples], dtype=np.int64)[kept]
+    is_finished = np.array([each[1] == Outcome.COMPLETE for each in samples.samples], dtype=np.bool_)[kept]
     scores: dict[str, FloatArray] = {}
     is_judged: dict[str, BoolArray] = {}
     for scorer_id in dict.fromkeys(column.scorer_id for column in columns):
         own = [column for column in columns if column.scorer_id == scorer_id]
-        its_scores, is_seen = _scores(samples.scores[scorer_id], own, places)
+        its_scores, is_seen = _scores(samples.scores[scorer_id], own, indices)
         scores |= its_scores
         is_judged |= dict.fromkeys(its_scores, _judged(is_seen, is_finished))
-    is_correct = np.array([correct for _, correct in ballots], dtype=np.bool_)
+    is_correct = np.array([correct for _, correct in clusters], dtype=np.bool_)
+    texts = {each.answer_id: each.text for each in answers}
+    said: Counter[str] = Counter()
+    for (_, answer), count in groups.items():
+        if answer is not None:
+            said[texts[answer]] += count
     return PoolRecord(
-        Ballots(pool.problem_id, pool.level, candidates[kept], is_correct, scores), places, is_judged
+        pool=pool,
+        counts=_counts(pool, samples, groups, votes),
+        answers=said,
+        statuses={scorer: Counter(row[1] for row in rows) for scorer, rows in samples.scores.items()},
+        ballots=Ballots(pool.problem_id, pool.level, candidates[kept], is_correct, scores),
+        indices=indices,
+        is_judged=is_judged,
     )
 
 
@@ -153,27 +145,74 @@ def aggregated(values: FloatArray, lengths: IntArray, how: Aggregation) -> Float
             return np.asarray(np.add.reduceat(values, starts) / lengths)
 
 
-def _columns(rows: Sequence[tuple[Any, ...]]) -> tuple[Sequence[Any], ...]:
-    return tuple(zip(*rows, strict=True)) if rows else ((), (), ())
+def _counts(
+    pool: SweepPool,
+    samples: PoolSamples,
+    groups: Mapping[tuple[str, int | None], int],
+    votes: Mapping[int, Vote | None],
+) -> PoolCounts:
+    """What became of the samples, and the votes."""
+    kinds: Counter[str] = Counter()
+    clusters: Counter[Vote] = Counter()
+    for (outcome, answer), count in groups.items():
+        vote = None if answer is None else votes.get(answer)
+        kinds[_kind(outcome, answer, vote)] += count
+        if vote is not None:
+            clusters[vote] += count
+    tokens = [each[3] for each in samples.samples if each[3] is not None]
+    return PoolCounts(
+        problem_id=pool.problem_id,
+        level=pool.level,
+        samples=len(samples.samples),
+        correct=kinds["correct"],
+        wrong=kinds["wrong"],
+        no_answer=kinds["no_answer"],
+        truncated=kinds["truncated"],
+        errors=kinds["errors"],
+        ungraded=kinds["ungraded"],
+        clusters=tuple(ClusterCount(cluster, count, right) for (cluster, right), count in clusters.items()),
+        completion_tokens=sum(tokens),
+        samples_with_tokens=len(tokens),
+    )
+
+
+def _vote(answer: AnswerRecord) -> Vote | None:
+    """What samples with this answer vote for; None where they have no verdict."""
+    is_correct = None if answer.verdict is None else GRADED.get(Verdict(answer.verdict))
+    if is_correct is None:
+        return None
+    return answer.cluster_id if answer.cluster_id is not None else answer.answer_id, is_correct
+
+
+def _kind(outcome: str, answer: int | None, vote: Vote | None) -> str:
+    """Which of the counts a group of samples belongs to; the views count alike."""
+    if outcome == Outcome.ERROR:
+        return "errors"
+    if answer is not None:
+        return "ungraded" if vote is None else "correct" if vote[1] else "wrong"
+    return "truncated" if outcome in UNFINISHED else "no_answer"
 
 
 def _scores(
-    rows: Sequence[tuple[int, str]], columns: Sequence[ScoreColumn], places: IntArray
+    rows: Sequence[tuple[int, str, str]], columns: Sequence[ScoreColumn], indices: IntArray
 ) -> tuple[dict[str, FloatArray], BoolArray]:
-    """Scores of one scorer for the samples at `places` (ascending), NaN where there is none; and whom it has seen."""
-    lists: list[list[float]] = orjson.loads(f"[{','.join(text for _, text in rows)}]")
-    lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-    values = np.fromiter(chain.from_iterable(lists), np.float64, int(lengths.sum()))
-    scored = np.fromiter((index for index, _ in rows), np.int64, len(rows))
-    at = np.searchsorted(places, scored)
-    at[at == len(places)] = 0
-    is_here = places[at] == scored if len(places) else np.zeros(len(scored), dtype=np.bool_)
-    is_seen = np.zeros(len(places), dtype=np.bool_)
+    """Scores of one scorer for the samples at `indices`, NaN where there is none; and whom it has seen."""
+    final = [row for row in rows if row[1] not in REDONE]
+    texts = [text for _, _, text in final]
+    lengths = np.array([0 if text == _NOT_SCORED else 1 + text.count(",") for text in texts], dtype=np.int64)
+    # one flat list: a list for each of a million samples would take longer than all the rest
+    flat = ",".join([text[1:-1] for text in texts if text != _NOT_SCORED])
+    values = np.array(orjson.loads(f"[{flat}]"), dtype=np.float64)
+    scored = np.array([index for index, _, _ in final], dtype=np.int64)
+    at = np.searchsorted(indices, scored)
+    at[at == len(indices)] = 0
+    is_here = indices[at] == scored if len(indices) else np.zeros(len(scored), dtype=np.bool_)
+    is_seen = np.zeros(len(indices), dtype=np.bool_)
     is_seen[at[is_here]] = True
     has_value = lengths > 0
     found = {}
     for column in columns:
-        found[column.key] = np.full(len(places), np.nan)
+        found[column.key] = np.full(len(indices), np.nan)
         scores = aggregated(values, lengths[has_value], column.aggregation)
         found[column.key][at[is_here & has_value]] = scores[is_here[has_value]]
     return found, is_seen
@@ -190,23 +229,3 @@ def _judged(is_seen: BoolArray, is_finished: BoolArray) -> BoolArray:
     kept = round(len(unfinished) * seen / finished)
     is_known[unfinished[kept:]] = False
     return np.asarray(is_known)
-
-
-def _ballot(answer: AnswerCount) -> tuple[int, bool] | None:
-    """What samples with this answer vote for: a cluster, and its verdict; None where they do not vote."""
-    if answer.answer_id is None or answer.verdict is None:
-        return None
-    is_correct = GRADED.get(Verdict(answer.verdict))
-    if is_correct is None:
-        return None
-    return answer.cluster_id if answer.cluster_id is not None else answer.answer_id, is_correct
-
-
-def _kind(answer: AnswerCount) -> str:
-    """Which of the counts a group of samples belongs to; the views count alike."""
-    if answer.outcome == Outcome.ERROR:
-        return "errors"
-    if answer.answer_id is not None:
-        ballot = _ballot(answer)
-        return "ungraded" if ballot is None else "correct" if ballot[1] else "wrong"
-    return "truncated" if answer.outcome in UNFINISHED else "no_answer"

@@ -9,7 +9,7 @@ twelve sound files. It must not know where samples come from, nor extract or can
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 ALARM_RATIO = 1.0
@@ -59,22 +59,22 @@ class ScrambleCheck:
         return self.is_conclusive and self.ratio > ALARM_RATIO and self.lift < SOUND_LIFT
 
 
-def scrambled_ratio(golds: Mapping[str, str], samples: Iterable[tuple[str, str | None]]) -> ScrambleCheck:
-    """Compare samples, as (problem, canonical answer), with the canonical golds by problem.
+def scrambled_ratio(golds: Mapping[str, str], samples: Mapping[tuple[str, str | None], int]) -> ScrambleCheck:
+    """Compare samples, counted by (problem, canonical answer), with the canonical golds by problem.
 
-    Linear in the number of samples. Use it over a whole batch: for single problems it is not usable.
+    Use it over a whole batch: for single problems it is not usable.
     """
     holders = Counter(golds.values())
     drawn: set[str] = set()
     count = own = other = expected = 0
-    for problem, answer in samples:
+    for (problem, answer), times in samples.items():
         if not answer or problem not in golds:
             continue
         drawn.add(problem)
-        count += 1
-        expected += holders[answer]
+        count += times
+        expected += times * holders[answer]
         if answer == golds[problem]:
-            own += 1
+            own += times
         elif holders[answer]:
-            other += 1
+            other += times
     return ScrambleCheck(len(drawn), count, own, other, expected / len(golds) if golds else 0.0)

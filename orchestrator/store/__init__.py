@@ -10,7 +10,6 @@ from orchestrator.store.location import database_exists
 from orchestrator.store.migrate import check, upgrade
 from orchestrator.store.records import (
     Agreement,
-    AnswerCount,
     AnswerRecord,
     EstimateRecord,
     GeneratorRecord,
@@ -21,7 +20,6 @@ from orchestrator.store.records import (
     NewTask,
     OpenRun,
     PoolContent,
-    PoolCounts,
     PoolSamples,
     PoolWanted,
     ProblemRecord,
@@ -32,6 +30,7 @@ from orchestrator.store.records import (
     ScorerRecord,
     Scoring,
     SelectorRecord,
+    SweepPool,
     SweepRecord,
     TaskSpan,
     UngradedAnswer,
@@ -44,7 +43,6 @@ from orchestrator.store.writer import Writer, WriterLimits, WriterStats
 __all__ = [
     "LEASE_S",
     "Agreement",
-    "AnswerCount",
     "AnswerRecord",
     "EstimateRecord",
     "GeneratorRecord",
@@ -56,7 +54,6 @@ __all__ = [
     "NewTask",
     "OpenRun",
     "PoolContent",
-    "PoolCounts",
     "PoolSamples",
     "PoolWanted",
     "ProblemRecord",
@@ -72,6 +69,7 @@ __all__ = [
     "StoreError",
     "StoreRefused",
     "StoreUnavailable",
+    "SweepPool",
     "SweepRecord",
     "TaskSpan",
     "TaskState",

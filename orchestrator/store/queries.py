@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
-from orchestrator.store.backend import AnyRow, Transaction
+from orchestrator.store.backend import Transaction
 from orchestrator.store.records import (
-    AnswerCount,
     PoolContent,
-    PoolCounts,
     PoolWanted,
     Progress,
     Scoring,
@@ -26,14 +23,6 @@ TASK_SPANS = """SELECT t.pool_id, t.sample_start, t.sample_count, t.state
     JOIN tasks t ON t.pool_id = w.pool_id AND t.lane_id IN (SELECT id FROM lanes WHERE kind = 'sample')
     ORDER BY t.pool_id, t.sample_start"""
 
-ANSWER_COUNTS = """SELECT v.pool_id, v.problem_id, v.generator_id, q.level, q.answer AS gold, q.gold_status,
-        v.outcome, v.answer_id, a.text, COALESCE(g.cluster_id, v.answer_id) AS cluster_id, g.verdict, v.samples,
-        COALESCE(v.completion_tokens, 0) AS completion_tokens
-    FROM v_pool_answers v JOIN problems q ON q.id = v.problem_id
-    LEFT JOIN answers a ON a.id = v.answer_id
-    LEFT JOIN grades g ON g.answer_id = v.answer_id AND g.grader_id = :grader_id
-    WHERE v.sweep_id = :sweep_id ORDER BY v.pool_id, v.samples DESC, v.answer_id"""
-
 PROGRESS = """SELECT sweep_id, sweep, state, samples_wanted, samples_stored, tasks_pending, tasks_running,
         tasks_done, tasks_failed FROM v_progress"""
 
@@ -46,25 +35,6 @@ async def coverage(tx: Transaction, sweep_id: int) -> list[PoolWanted]:
 async def task_spans(tx: Transaction, sweep_id: int) -> list[TaskSpan]:
     """Spans of all tasks that draw in the pools of whole solutions of a sweep, by pool and start."""
     return [TaskSpan(*row) for row in await tx.rows(TASK_SPANS, sweep_id=sweep_id)]
-
-
-async def answer_counts(tx: Transaction, sweep_id: int, grader_id: int) -> list[PoolCounts]:
-    """How often each outcome and answer occurs in each pool of a sweep: the input of the estimators."""
-    rows = await tx.rows(ANSWER_COUNTS, sweep_id=sweep_id, grader_id=grader_id)
-    return [_pool_counts(key, list(group)) for key, group in groupby(rows, key=lambda row: row.pool_id)]
-
-
-def _pool_counts(pool_id: int, rows: Sequence[AnyRow]) -> PoolCounts:
-    first = rows[0]
-    counts = tuple(
-        AnswerCount(
-            r.outcome, r.answer_id, r.text, r.cluster_id, r.verdict, int(r.samples), int(r.completion_tokens)
-        )
-        for r in rows
-    )
-    return PoolCounts(
-        pool_id, first.problem_id, first.generator_id, first.level, first.gold, first.gold_status, counts
-    )
 
 
 _HELD = """FROM generators g JOIN pools p ON p.generator_id = g.id JOIN problems q ON q.id = p.problem_id

@@ -205,36 +205,15 @@ class GradeRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerCount:
-    """How often an answer occurs with an outcome in a pool; `answer_id` None: no answer."""
-
-    outcome: str
-    answer_id: int | None
-    text: str | None
-    """The answer."""
-    cluster_id: int | None
-    """The answer's cluster, or itself while it has none."""
-    verdict: str | None
-    samples: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class PoolCounts:
-    """All a pool holds for a sweep, aggregated."""
+class SweepPool:
+    """A pool of whole solutions that a sweep looks at."""
 
     pool_id: int
     problem_id: int
     generator_id: int
     level: str | None
     gold: str
-    gold_status: str
-    answers: tuple[AnswerCount, ...]
-
-    @property
-    def samples(self) -> int:
-        """Samples stored, errors included."""
-        return sum(answer.samples for answer in self.answers)
+    samples_wanted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,14 +240,13 @@ class LabelledSolution:
 
 @dataclass(frozen=True, slots=True)
 class PoolSamples:
-    """The samples of a pool, one by one."""
+    """The samples that a sweep wants of a pool, as far as they are stored, one by one."""
 
     pool_id: int
-    samples: Sequence[tuple[int, str, int | None]]
-    """(sample index, outcome, answer id), ascending; the answer is what the extractor found."""
-    scores: Mapping[int, Sequence[tuple[int, str]]]
-    """By scorer id: (sample index, JSON array of values), ascending; an empty array where the scorer could
-    give none; samples that it has not scored, or failed to, are not there."""
+    samples: Sequence[tuple[int, str, int | None, int | None]]
+    """(sample index, outcome, answer id, completion tokens), ascending; the answer is what the extractor found."""
+    scores: Mapping[int, Sequence[tuple[int, str, str]]]
+    """By scorer id: (sample index, status, JSON array of values), ascending; what was not scored is not there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,38 +1,66 @@
-"""Samples one by one, for selectors that need more than counts: read in bulk, without a text.
+"""Samples one by one, with their answers and scores: read in bulk, without a text.
 
-Must not know what a selector does with them.
+Must not know what is made of them.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.store.backend import Transaction
-from orchestrator.store.records import PoolSamples
+from orchestrator.store.records import AnswerRecord, PoolSamples, SweepPool
 from workers.identity import SAMPLES_PER_POOL_BITS
 
-SAMPLES = """SELECT t.sample_index, t.outcome, x.answer_id FROM trajectories t
+POOLS = """SELECT w.pool_id, w.problem_id, w.generator_id, q.level, q.answer, w.samples_wanted
+    FROM v_sweep_pools w JOIN problems q ON q.id = w.problem_id
+    WHERE w.sweep_id = :sweep_id AND w.prefix_id IS NULL ORDER BY w.pool_id"""
+
+ANSWERS = """SELECT a.problem_id, a.id, a.text, g.verdict, g.cluster_id
+    FROM (SELECT DISTINCT p.problem_id FROM sweep_pools sp JOIN pools p ON p.id = sp.pool_id
+        WHERE sp.sweep_id = :sweep_id AND p.prefix_id IS NULL) w
+    JOIN answers a ON a.problem_id = w.problem_id
+    LEFT JOIN grades g ON g.answer_id = a.id AND g.grader_id = :grader_id
+    ORDER BY a.id"""
+
+SAMPLES = """SELECT t.sample_index, t.outcome, x.answer_id, t.completion_tokens FROM trajectories t
     LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = {extractor}
     WHERE t.id >= {first} AND t.id < {end} ORDER BY t.id"""
 
-SCORES = """SELECT s.trajectory_id - {first}, s.values_json FROM scores s
+SCORES = """SELECT s.trajectory_id - {first}, s.status, s.values_json FROM scores s
     WHERE s.trajectory_id >= {first} AND s.trajectory_id < {end} AND s.scorer_id = {scorer}
-        AND s.status NOT IN ('error', 'invalid') ORDER BY s.trajectory_id"""
+    ORDER BY s.trajectory_id"""
+
+
+async def sample_pools(tx: Transaction, sweep_id: int) -> list[SweepPool]:
+    """The pools of whole solutions of a sweep."""
+    return [SweepPool(*row) for row in await tx.rows(POOLS, sweep_id=sweep_id)]
+
+
+async def sweep_answers(tx: Transaction, sweep_id: int, grader_id: int) -> dict[int, list[AnswerRecord]]:
+    """All distinct answers to the problems of a sweep, with what a grader says of them, by problem id."""
+    found: defaultdict[int, list[AnswerRecord]] = defaultdict(list)
+    for problem_id, *answer in await tx.rows(ANSWERS, sweep_id=sweep_id, grader_id=grader_id):
+        found[problem_id].append(AnswerRecord(*answer))
+    return dict(found)
 
 
 async def pool_samples(
-    tx: Transaction, pool_ids: Sequence[int], scorer_ids: Sequence[int], extractor_id: int
+    tx: Transaction, pools: Sequence[SweepPool], scorer_ids: Sequence[int], extractor_id: int
 ) -> list[PoolSamples]:
-    """The samples of pools with the answers that an extractor found and their scores."""
-    return [await _pool(tx, pool_id, scorer_ids, extractor_id) for pool_id in pool_ids]
+    """The samples that a sweep wants of pools, with the answers that an extractor found and their scores."""
+    return [await _pool(tx, pool, scorer_ids, extractor_id) for pool in pools]
 
 
-async def _pool(tx: Transaction, pool_id: int, scorer_ids: Sequence[int], extractor_id: int) -> PoolSamples:
-    bounds = {"first": pool_id << SAMPLES_PER_POOL_BITS, "end": (pool_id + 1) << SAMPLES_PER_POOL_BITS}
+async def _pool(
+    tx: Transaction, pool: SweepPool, scorer_ids: Sequence[int], extractor_id: int
+) -> PoolSamples:
+    first = pool.pool_id << SAMPLES_PER_POOL_BITS
+    bounds = {"first": first, "end": first + pool.samples_wanted}
     samples = await _fetch(tx, SAMPLES.format(extractor=extractor_id, **bounds))
     scores = {scorer: await _fetch(tx, SCORES.format(scorer=scorer, **bounds)) for scorer in scorer_ids}
-    return PoolSamples(pool_id, samples, scores)
+    return PoolSamples(pool.pool_id, samples, scores)
 
 
 async def _fetch(tx: Transaction, sql: str) -> list[tuple[Any, ...]]:

@@ -40,7 +40,6 @@ from orchestrator.store.records import (
     NewTask,
     OpenRun,
     PoolContent,
-    PoolCounts,
     PoolSamples,
     PoolWanted,
     ProblemRecord,
@@ -51,6 +50,7 @@ from orchestrator.store.records import (
     ScorerRecord,
     Scoring,
     SelectorRecord,
+    SweepPool,
     SweepRecord,
     TaskSpan,
     UngradedAnswer,
@@ -355,11 +355,6 @@ class Store:
         async with self._read() as tx:
             return await grading.unclustered_problems(tx, grader_id, sweep_id)
 
-    async def answer_counts(self, sweep_id: int, grader_id: int) -> list[PoolCounts]:
-        """How often each outcome and answer occurs in each pool of a sweep."""
-        async with self._read() as tx:
-            return await queries.answer_counts(tx, sweep_id, grader_id)
-
     async def labelled_pools(self, sweep_id: int, source: str) -> list[int]:
         """Pools of the solutions of a sweep that may be labelled; `source` is the strategy that draws them."""
         async with self._read() as tx:
@@ -372,12 +367,22 @@ class Store:
         async with self._read() as tx:
             return await labels.labelled_solutions(tx, sweep_id, strategy, pool_ids)
 
-    async def pool_samples(
-        self, pool_ids: Sequence[int], scorer_ids: Sequence[int], extractor_id: int
-    ) -> list[PoolSamples]:
-        """The samples of pools one by one, with their answers and scores: what needs more than counts."""
+    async def sample_pools(self, sweep_id: int) -> list[SweepPool]:
+        """The pools of whole solutions of a sweep."""
         async with self._read() as tx:
-            return await samples.pool_samples(tx, pool_ids, scorer_ids, extractor_id)
+            return await samples.sample_pools(tx, sweep_id)
+
+    async def sweep_answers(self, sweep_id: int, grader_id: int) -> dict[int, list[AnswerRecord]]:
+        """All distinct answers to the problems of a sweep, with what a grader says of them, by problem id."""
+        async with self._read() as tx:
+            return await samples.sweep_answers(tx, sweep_id, grader_id)
+
+    async def pool_samples(
+        self, pools: Sequence[SweepPool], scorer_ids: Sequence[int], extractor_id: int
+    ) -> list[PoolSamples]:
+        """The samples that a sweep wants of pools, one by one, with the answers an extractor found and their scores."""
+        async with self._read() as tx:
+            return await samples.pool_samples(tx, pools, scorer_ids, extractor_id)
 
     async def register_selectors(self, selectors: Sequence[SelectorRecord]) -> list[int]:
         """Ids of selectors, in order; unknown ones are added."""

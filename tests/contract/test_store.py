@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -527,16 +528,23 @@ async def test_a_sweep_looks_only_at_the_samples_it_wants(store: Store) -> None:
     assert (progress.samples_wanted, progress.samples_stored) == (3, 3)
 
 
-async def test_estimators_get_counts_by_answer_and_cluster(store: Store) -> None:
+async def test_estimators_get_samples_with_answers_and_clusters(store: Store) -> None:
     world = await graded_world(store)
     answers = await store.answers_of(world.problem_ids[0], world.grader_id)
     ids = {answer.text: answer.answer_id for answer in answers}
     assert await store.write_clusters(world.grader_id, {ids["0.0"]: ids["0"], ids["0"]: ids["0"]}) == 2
-    (pool,) = await store.answer_counts(world.sweep_id, world.grader_id)
-    assert (pool.pool_id, pool.samples, pool.level) == (world.pool_ids[0], 8, "1")
-    cells = {(a.outcome, a.cluster_id, a.verdict): 0 for a in pool.answers}
-    for a in pool.answers:
-        cells[a.outcome, a.cluster_id, a.verdict] += a.samples
+    (pool,) = await store.sample_pools(world.sweep_id)
+    assert (pool.pool_id, pool.samples_wanted, pool.level) == (world.pool_ids[0], 8, "1")
+    known = await store.sweep_answers(world.sweep_id, world.grader_id)
+    by_id = {each.answer_id: each for each in known[world.problem_ids[0]]}
+    (found,) = await store.pool_samples([pool], [], world.extractor_id)
+    assert [index for index, *_ in found.samples] == list(range(8))
+    cells = Counter(
+        (outcome, by_id[answer].cluster_id or answer, by_id[answer].verdict)
+        if answer
+        else (outcome, None, None)
+        for _, outcome, answer, _ in found.samples
+    )
     assert cells == {
         ("complete", ids["0"], "correct"): 2,
         ("complete", ids["5"], "wrong"): 1,
@@ -546,7 +554,7 @@ async def test_estimators_get_counts_by_answer_and_cluster(store: Store) -> None
         ("timed_out", None, None): 1,
         ("error", None, None): 1,
     }
-    assert sum(a.completion_tokens for a in pool.answers) == 70
+    assert sum(tokens or 0 for *_, tokens in found.samples) == 70
 
 
 async def test_a_new_grader_version_reads_no_old_verdict(store: Store) -> None:

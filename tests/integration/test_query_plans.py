@@ -8,11 +8,12 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.store import Store
+from orchestrator.store import samples as reading
 from orchestrator.store.backend import Transaction
 from orchestrator.store.grading import UNGRADED
 from orchestrator.store.owed import PRESENT, SAMPLES, SCORED, UNSCORED, WANTING
 from orchestrator.store.prefixes import UNLABELLED
-from orchestrator.store.queries import ANSWER_COUNTS, COVERAGE, OPEN_TASKS, TASK_SPANS
+from orchestrator.store.queries import COVERAGE, OPEN_TASKS, TASK_SPANS
 from orchestrator.store.work import EXPIRE, SCORE_TASKS, claim_sql
 from tests.store_world import World, build
 
@@ -159,11 +160,16 @@ async def test_main_views_read_ranges_and_no_text(store: Store, world: World, vi
         assert scans(found) == set(), found
 
 
-async def test_answer_counts_read_ranges_and_no_text(store: Store, world: World) -> None:
+async def test_the_samples_of_pools_are_read_by_ranges(store: Store, world: World) -> None:
+    bounds = {"first": 1 << 20, "end": (1 << 20) + 64}
     async with store._read() as tx:
-        found = await plan(tx, ANSWER_COUNTS, sweep_id=world.sweep_id, grader_id=world.grader_id)
-    assert "trajectory_texts" not in found
-    assert scans(found) - {"extractions"} == set(), found
+        samples = await plan(tx, reading.SAMPLES.format(extractor=1, **bounds))
+        scores = await plan(tx, reading.SCORES.format(scorer=1, **bounds))
+        answers = await plan(tx, reading.ANSWERS, sweep_id=world.sweep_id, grader_id=world.grader_id)
+    if tx.backend.dialect == "sqlite":
+        assert scans(samples + "\n" + scores + "\n" + answers) == set()
+        assert "ix_answers_problem_id" in answers
+    assert "trajectory_texts" not in samples + scores + answers
 
 
 @pytest.mark.parametrize(

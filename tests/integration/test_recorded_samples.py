@@ -12,14 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.analysis.estimation.arrays import BoolArray, FloatArray
-from orchestrator.analysis.pool_reading import ScoreColumn, pool_record
+from orchestrator.analysis.pool_reading import ScoreColumn, read_pool
 from orchestrator.cli import app
 from orchestrator.registration import recall
 from orchestrator.store import Store
 from workers.steps import Aggregation
 
 
-def samples(name: str) -> Path:
+def recorded(name: str) -> Path:
     folder = os.environ.get("TTC_TEST_DATA")
     if folder is None:
         pytest.skip("TTC_TEST_DATA is not set: no recorded samples")
@@ -55,11 +55,13 @@ async def columns(database: Path, name: str, *how: Aggregation) -> tuple[dict[st
         _, registered = await recall(name, store)
         (scorer_id,) = registered.scorers
         wanted = [ScoreColumn(each, scorer_id, each) for each in how]
-        counts = await store.answer_counts(registered.sweep_id, registered.rules.primary_id)
-        pools = await store.pool_samples(
-            [each.pool_id for each in counts], [scorer_id], registered.rules.extractor_id
-        )
-    records = [pool_record(pool, its, wanted) for pool, its in zip(counts, pools, strict=True)]
+        pools = await store.sample_pools(registered.sweep_id)
+        answers = await store.sweep_answers(registered.sweep_id, registered.rules.primary_id)
+        samples = await store.pool_samples(pools, [scorer_id], registered.rules.extractor_id)
+    records = [
+        read_pool(pool, its, answers.get(pool.problem_id, []), wanted)
+        for pool, its in zip(pools, samples, strict=True)
+    ]
     scores = {each: np.concatenate([r.ballots.scores[each] for r in records]) for each in how}
     is_right = np.concatenate([record.ballots.is_right for record in records])
     is_scored = ~np.isnan(scores[how[0]])
@@ -69,7 +71,7 @@ async def columns(database: Path, name: str, *how: Aggregation) -> tuple[dict[st
 async def test_step_scores_of_a_prm_tell_right_from_wrong(tmp_path: Path) -> None:
     """AUC of last, min and prod of Skywork's PRM on 500 solutions; verdicts are those of the file."""
     database = tmp_path / "t.db"
-    source = samples("bon1_llama31_8b_awq_math500")
+    source = recorded("bon1_llama31_8b_awq_math500")
     answer = await _import(database, source, "bon1", "--label-type", "soft", "--field", "verdict=correct")
     assert (answer["problems"], answer["samples"], answer["scored"]) == (500, 500, 500)
     assert accuracy(answer, "pass", 1) == pytest.approx(0.406, abs=1e-9)
@@ -80,7 +82,7 @@ async def test_step_scores_of_a_prm_tell_right_from_wrong(tmp_path: Path) -> Non
 
 async def test_logits_of_an_orm_tell_right_from_wrong(tmp_path: Path) -> None:
     database = tmp_path / "t.db"
-    source = samples("bon8_qwen25math_orm")
+    source = recorded("bon8_qwen25math_orm")
     answer = await _import(database, source, "bon8", "--logits", "--field", "verdict=correct")
     assert (answer["problems"], answer["samples"], answer["scored"]) == (100, 800, 800)
     scores, is_right = await columns(database, "bon8", Aggregation.LAST)
@@ -92,7 +94,7 @@ async def test_logits_of_an_orm_tell_right_from_wrong(tmp_path: Path) -> None:
 async def test_a_pool_of_41_has_its_published_curve(tmp_path: Path) -> None:
     """Verdicts are ours: they may differ from the recorded ones on a few answers in a thousand."""
     answer = await _import(
-        tmp_path / "t.db", samples("bon41_llama31_8b_awq"), "bon41", "--label-type", "soft"
+        tmp_path / "t.db", recorded("bon41_llama31_8b_awq"), "bon41", "--label-type", "soft"
     )
     assert (answer["problems"], answer["samples"], answer["scored"]) == (100, 4100, 292)
     for budget, published in ((1, 0.445), (4, 0.648), (16, 0.811), (41, 0.890)):
@@ -110,14 +112,14 @@ async def test_a_pool_of_41_has_its_published_curve(tmp_path: Path) -> None:
 
 async def test_answers_that_only_their_checker_can_judge(tmp_path: Path) -> None:
     mapping = ("--field", "problem=idx", "--field", "verdict=correct", "--answer-after", "Answer:")
-    answer = await _import(tmp_path / "t.db", samples("game24_gpt4_cot_100x100"), "game24", *mapping)
+    answer = await _import(tmp_path / "t.db", recorded("game24_gpt4_cot_100x100"), "game24", *mapping)
     assert (answer["problems"], answer["samples"]) == (100, 10_000)
     assert accuracy(answer, "pass", 1) == pytest.approx(0.040, abs=5e-4)
     assert accuracy(answer, "pass", 100) == pytest.approx(0.49, abs=1e-9)
 
 
 async def test_scrambled_samples_raise_the_alarm(tmp_path: Path) -> None:
-    answer = await _import(tmp_path / "t.db", samples("scrambled_llama31_8b_a4"), "scrambled")
+    answer = await _import(tmp_path / "t.db", recorded("scrambled_llama31_8b_a4"), "scrambled")
     assert answer["scramble_alarm"]
 
 

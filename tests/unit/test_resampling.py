@@ -8,7 +8,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from orchestrator.analysis.estimation import resampling
 from orchestrator.analysis.estimation.resampling import Expectation, expectations, random_orders, trials_for
 from orchestrator.analysis.estimation.tallies import Tally, chain_tally, share_tally, weighted_tally
 from tests.pool_examples import large_pool, pool
@@ -73,26 +72,25 @@ def test_another_problem_has_other_orders() -> None:
     assert one != other
 
 
-def test_the_size_of_chunks_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    ties = chain_tally(pool([0, 1] * 40, [True, False], [0.5] * 40 + [0.3] * 40), "prm", 2)
-    some = [*tallies(200), ties]
-    whole = expectations(some, [16, 64], seed=(3, 7), trials=300)
-    monkeypatch.setattr(resampling, "CELLS", 7 * 200)
-    assert expectations(some, [16, 64], seed=(3, 7), trials=300) == whole
-
-
-def test_more_trials_begin_with_the_same_orders() -> None:
-    few = np.concatenate(list(random_orders(50, 10, np.random.default_rng(1), 50)))
-    many = np.concatenate(list(random_orders(50, 20, np.random.default_rng(1), 30)))
-    assert (many[:10] == few[:, :30]).all()
-    assert (np.sort(few, axis=1) == np.arange(50)).all()
+def test_fewer_kept_are_the_same_orders_cut() -> None:
+    whole = np.concatenate(list(random_orders(50, 600, [1], 50)))
+    some = np.concatenate(list(random_orders(50, 600, [1], 30)))
+    assert (some == whole[:, :30]).all()
+    assert (np.sort(whole, axis=1) == np.arange(50)).all()
+    assert len(np.unique(whole, axis=0)) == 600  # no block repeats another
 
 
 def test_every_order_is_as_likely() -> None:
-    rows = np.concatenate(list(random_orders(3, 6000, np.random.default_rng(2), 3)))
-    counts = np.unique(rows @ [9, 3, 1], return_counts=True)[1]
-    assert len(counts) == 6
+    rows = np.concatenate(list(random_orders(4, 24_000, [2], 4)))
+    counts = np.unique(rows @ [64, 16, 4, 1], return_counts=True)[1]
+    assert len(counts) == 24
     assert np.abs(counts - 1000).max() < 5 * math.sqrt(1000)
+
+
+def test_huge_pools_are_shuffled_in_small_blocks() -> None:
+    blocks = list(random_orders(300_000, 3, [2], 5))
+    assert [len(block) for block in blocks] == [1, 1, 1]
+    assert all(len(set(block[0].tolist())) == 5 and block.max() < 300_000 for block in blocks)
 
 
 def test_draws_of_whole_chains_only() -> None:

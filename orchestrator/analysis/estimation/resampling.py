@@ -21,6 +21,8 @@ MOST_SUBSETS = 5_000
 """Subsets of a pool that are enumerated."""
 CELLS = 524_288
 """Samples x subsets, or samples x random orders, that are handled at once: 4 MB an array."""
+ROWS = 256
+"""Random orders that are made at once: a place of all of them fills a cache line many times over."""
 FEWEST_TRIALS, MOST_TRIALS = 256, 4_096
 TRIALS_OF_ALL_PROBLEMS = 131_072
 
@@ -60,13 +62,29 @@ def expectations(
     return [[values.get(k) for k in budgets] for values in found]
 
 
-def random_orders(items: int, rows: int, rng: np.random.Generator, kept: int) -> Iterator[IntArray]:
-    """The first `kept` of random orders of so many items, in chunks of rows; the same rows in any chunks."""
-    chunk = max(1, CELLS // max(1, items))
+def random_orders(items: int, rows: int, seed: Sequence[int], kept: int) -> Iterator[IntArray]:
+    """The first `kept` of random orders of so many items, in blocks of rows; fewer kept are the same ones, cut.
+
+    Fisher and Yates' shuffle, one place of all rows of a block at a time, so that it stops at the last place kept.
+    """
+    block = min(ROWS, max(1, CELLS // max(1, items)))
+    for number, start in enumerate(range(0, rows, block)):
+        yield _shuffled(items, min(block, rows - start), np.random.default_rng([*seed, number]), kept)
+
+
+def _shuffled(items: int, rows: int, rng: np.random.Generator, kept: int) -> IntArray:
     narrow = np.int16 if items <= np.iinfo(np.int16).max else np.int32
-    for start in range(0, rows, chunk):
-        some = np.tile(np.arange(items, dtype=narrow), (min(chunk, rows - start), 1))
-        yield rng.permuted(some, axis=1)[:, :kept].astype(np.int64)
+    order = np.repeat(np.arange(items, dtype=narrow)[:, None], rows, axis=1)
+    flat = order.reshape(-1)
+    # what place i is swapped with: a uniform one of i, ..., items - 1; float64 is fine enough for millions of items
+    places = np.arange(kept)[:, None]
+    partners = places + (rng.random((kept, rows)) * (items - places)).astype(np.int64)
+    partners = partners * rows + np.arange(rows)
+    for place, partner in zip(order[:kept], partners, strict=True):
+        chosen = flat[partner]
+        flat[partner] = place
+        place[:] = chosen
+    return order[:kept].T.astype(np.int64, order="C")
 
 
 def _units(tally: Tally, k: int) -> int:
@@ -104,8 +122,8 @@ def _resampled(
     if not kept:
         return [{} for _ in tallies]
     unit = tallies[0].unit
-    orders = random_orders(tallies[0].units, trials, np.random.default_rng([*seed, unit]), kept)
-    tie_rngs = [np.random.default_rng([*seed, unit, 1]) for _ in tallies]
+    orders = random_orders(tallies[0].units, trials, [*seed, unit], kept)
+    tie_rngs = [np.random.default_rng([*seed, unit, 0, 1]) for _ in tallies]
     tables = [np.empty((len(ks), trials)) for ks in missing]
     start = 0
     for order in orders:
