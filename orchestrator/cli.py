@@ -269,13 +269,17 @@ def export(
     label: Annotated[
         str | None, typer.Option(help="hard or soft; else as the sweep file says (math-shepherd: hard).")
     ] = None,
+    repeated: Annotated[
+        bool, typer.Option("--repeated", help="Write a solution as often as it was drawn, not once.")
+    ] = False,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the labelled steps of a sweep as a training set for process reward models."""
-    from orchestrator.commands import export_training_set
+    from orchestrator.commands import ExportWords, export_training_set
 
-    _await(export_training_set(name, folder, _database(db), layout, output, strategy, label, is_json=as_json))
+    wanted = ExportWords(layout, output, strategy, label, repeated)
+    _await(export_training_set(name, folder, _database(db), wanted, is_json=as_json))
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,23 +105,27 @@ async def import_trajectories(path: Path, url: str, options: ImportOptions, *, i
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ExportWords:
+    """What the command line says of an export, not checked yet."""
+
+    layout: str
+    file_format: str
+    strategy: str | None
+    label: str | None
+    keeps_repeated: bool
+
+
 async def export_training_set(
-    name: str,
-    folder: Path,
-    url: str,
-    layout: str,
-    file_format: str,
-    strategy: str | None,
-    label: str | None,
-    *,
-    is_json: bool,
+    name: str, folder: Path, url: str, wanted: ExportWords, *, is_json: bool
 ) -> None:
     """`ttc export`: labelled steps as a training set."""
     options = ExportOptions(
-        layout=Layout(_one_of("--layout", layout, Layout)),
-        file_format=_one_of("--format", file_format, EXPORT_FORMATS),
-        strategy=strategy,
-        label_type=None if label is None else LabelType(_one_of("--label", label, LabelType)),
+        layout=Layout(_one_of("--layout", wanted.layout, Layout)),
+        file_format=_one_of("--format", wanted.file_format, EXPORT_FORMATS),
+        strategy=wanted.strategy,
+        label_type=None if wanted.label is None else LabelType(_one_of("--label", wanted.label, LabelType)),
+        keeps_repeated=wanted.keeps_repeated,
     )
     async with await Store.open(url, create=False) as store:
         found = await export_labels(name, folder, options, store)

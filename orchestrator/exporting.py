@@ -40,6 +40,8 @@ class ExportOptions:
     """Strategy whose labels are wanted; None: the only one."""
     label_type: LabelType | None = None
     """None: hard in Math-Shepherd's layout, else as the sweep file says."""
+    keeps_repeated: bool = False
+    """A solution that was drawn several times is as many rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,10 @@ async def export_labels(name: str, folder: Path, options: ExportOptions, store: 
     census = Census()
     with _writer(path, options.file_format) as sink:
         async for solutions in _solutions(store, registered.sweep_id, strategy):
-            sink.write(list(training_rows(solutions, options.layout, label_type, census)))
+            rows = training_rows(
+                solutions, options.layout, label_type, census, keeps_repeated=options.keeps_repeated
+            )
+            sink.write(list(rows))
     return Exported(path, strategy.name, label_type, census)
 
 

@@ -41,6 +41,8 @@ class Batch:
     weights: Tensor
     edges: Tensor
     """(row, node before, node) of every token that the policy wrote, (tokens, 3)."""
+    rivals: Tensor
+    """The same of digits that it might have written, but did not."""
 
 
 def batches(order: Order, trees: Sequence[Tree], start: int) -> Iterator[Batch]:
@@ -97,7 +99,11 @@ def collate(members: Sequence[Tree], weight_power: float) -> Batch:
         torch.tensor([place for _, place in labelled]),
         torch.tensor([target for tree in members for target in tree.targets]),
         torch.tensor(weights),
-        torch.tensor(
-            [(row, tree.parents[node], node) for row, tree in enumerate(members) for node in tree.written]
-        ),
+        _edges([(row, tree, tree.written) for row, tree in enumerate(members)]),
+        _edges([(row, tree, tree.unwritten) for row, tree in enumerate(members)]),
     )
+
+
+def _edges(nodes: Sequence[tuple[int, Tree, Sequence[int]]]) -> Tensor:
+    found = [(row, tree.parents[node], node) for row, tree, some in nodes for node in some]
+    return torch.tensor(found, dtype=torch.long).reshape(-1, 3)

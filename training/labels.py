@@ -9,6 +9,7 @@ know the network, so it needs no torch.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,6 +23,8 @@ from training.tokenizer import STEP, STEP_BREAK, id_of
 
 TREE_TOKENS = 320  # attention over a tree costs the square of its size
 OPEN_ROWS = 16  # rows that a tree may still be put into
+DIGITS = "0123456789"
+UNWRITTEN_SHARE = 0.5  # of the digits: those that have a rival
 HELD_OUT_MODULUS = 10  # one problem in ten, as in Snell et al. (2024)
 
 
@@ -65,6 +68,8 @@ class Tree:
     """... over so many solutions that pass there."""
     written: tuple[int, ...]
     """Nodes of tokens that the policy wrote after a token of its own or of the problem: no tag, none after a tag."""
+    unwritten: tuple[int, ...]
+    """Nodes of digits that it did not write, in the place of some of those that it did: leaves."""
 
 
 def read(path: Path) -> list[Solution]:
@@ -96,7 +101,10 @@ def trees(
         if len(ids) <= context and ids.count(tag) == len(solution.labels):
             whole = (ids, solution.labels, len(statement.ids))
             by_problem.setdefault(solution.problem_id, []).append(whole)
-    return [tree for each in by_problem.values() for tree in _joined(each, tag, is_outcome=is_outcome)]
+    digits = tuple(id_of(tokenizer, digit) for digit in DIGITS)
+    return [
+        tree for each in by_problem.values() for tree in _joined(each, tag, digits, is_outcome=is_outcome)
+    ]
 
 
 def packed(trees: Sequence[Tree]) -> list[Tree]:
@@ -124,11 +132,13 @@ def _forest(trees: Sequence[Tree]) -> Tree:
     parents: list[int] = []
     places: list[int] = []
     written: list[int] = []
+    unwritten: list[int] = []
     start = 0
     for tree in trees:
         parents += [parent if parent < 0 else parent + start for parent in tree.parents]
         places += [place + start for place in tree.places]
         written += [node + start for node in tree.written]
+        unwritten += [node + start for node in tree.unwritten]
         start += len(tree.tokens)
     return Tree(
         tuple(token for tree in trees for token in tree.tokens),
@@ -137,6 +147,7 @@ def _forest(trees: Sequence[Tree]) -> Tree:
         tuple(target for tree in trees for target in tree.targets),
         tuple(weight for tree in trees for weight in tree.weights),
         tuple(written),
+        tuple(unwritten),
     )
 
 
@@ -154,13 +165,13 @@ def summary(name: str, solutions: Sequence[Solution], made: Sequence[Tree]) -> s
     )
 
 
-def _joined(texts: list[_Encoded], tag: int, *, is_outcome: bool) -> Iterator[Tree]:
+def _joined(texts: list[_Encoded], tag: int, digits: tuple[int, ...], *, is_outcome: bool) -> Iterator[Tree]:
     """Join texts in the order of their tokens, so that neighbours share most; begin a new tree when one is full."""
-    builder = _Builder(tag, is_outcome)
+    builder = _Builder(tag, digits, is_outcome)
     for ids, labels, given in sorted(texts):
         if builder.tokens and len(builder.tokens) + len(ids) > TREE_TOKENS:
             yield builder.tree()
-            builder = _Builder(tag, is_outcome)
+            builder = _Builder(tag, digits, is_outcome)
         builder.add(ids, labels, given)
     yield builder.tree()
 
@@ -168,9 +179,9 @@ def _joined(texts: list[_Encoded], tag: int, *, is_outcome: bool) -> Iterator[Tr
 class _Builder:
     """A tree that grows."""
 
-    def __init__(self, tag: int, is_outcome: bool) -> None:
+    def __init__(self, tag: int, digits: tuple[int, ...], is_outcome: bool) -> None:
         self.tokens: list[int] = []
-        self._tag, self._is_outcome = tag, is_outcome
+        self._tag, self._digits, self._is_outcome = tag, digits, is_outcome
         self._parents: list[int] = []
         self._children: dict[tuple[int, int], int] = {}
         self._labels: dict[int, list[float]] = {}
@@ -195,13 +206,31 @@ class _Builder:
             self._labels.setdefault(place, []).append(label)
 
     def tree(self) -> Tree:
-        """Give what there is."""
+        """Give what there is, with digits that might have been written."""
+        unwritten = tuple(self._unwritten())
         places = sorted(self._labels)
         means = tuple(sum(self._labels[place]) / len(self._labels[place]) for place in places)
         counts = tuple(float(len(self._labels[place])) for place in places)
         return Tree(
-            tuple(self.tokens), tuple(self._parents), tuple(places), means, counts, tuple(self._written)
+            tuple(self.tokens),
+            tuple(self._parents),
+            tuple(places),
+            means,
+            counts,
+            tuple(self._written),
+            unwritten,
         )
+
+    def _unwritten(self) -> Iterator[int]:
+        """Add another digit beside a share of the digits; the choice depends on the tree alone."""
+        chance = random.Random(repr(self.tokens))
+        for node in self._written:
+            if self.tokens[node] in self._digits and chance.random() < UNWRITTEN_SHARE:
+                token = chance.choice(self._digits)
+                if (self._parents[node], token) not in self._children:
+                    self.tokens.append(token)
+                    self._parents.append(self._parents[node])
+                    yield len(self.tokens) - 1
 
 
 def _is_held_out(problem_id: str, seed: int) -> bool:

@@ -37,12 +37,21 @@ def policy_losses(
     The first is the policy's own: cross-entropy of the next token. The second asks the labels, after every token
     instead of after tags alone, how likely that token was: a wrong digit is an unlikely one more often than not, labels
     after a step are few and noisy, and what a judge needs first is to see where the writer strayed. Nothing but the
-    policy teaches it.
+    policy teaches it. Where nearly every token is a likely one, how sure the policy was answers most of the question
+    without a look at the token; so it is asked of rivals too, digits that were not written in places where others were.
     """
-    rows, before, nodes = batch.edges.T
-    tokens = batch.tokens[rows, nodes]
+    log_chances, guesses = _asked(model, hidden, batch, batch.edges, ids)
+    rival_chances, rival_guesses = _asked(model, hidden, batch, batch.rivals, ids)
+    chances = torch.cat((log_chances, rival_chances)).detach().exp()
+    surprise = functional.binary_cross_entropy_with_logits(torch.cat((guesses, rival_guesses)), chances)
+    return -log_chances.mean(), surprise
+
+
+def _asked(
+    model: network.Decoder, hidden: Tensor, batch: Batch, edges: Tensor, ids: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Give the log-probability of the token of each edge, and the margin after it: (edges,) each."""
+    rows, before, nodes = edges.T
     log_chances = functional.log_softmax(model.logits(hidden[rows, before]), dim=-1)
-    chosen = log_chances.gather(-1, tokens[:, None])[:, 0]
-    guesses = _margins(model, hidden[rows, nodes], ids)
-    surprise = functional.binary_cross_entropy_with_logits(guesses, chosen.detach().exp())
-    return -chosen.mean(), surprise
+    chosen = log_chances.gather(-1, batch.tokens[rows, nodes][:, None])[:, 0]
+    return chosen, _margins(model, hidden[rows, nodes], ids)

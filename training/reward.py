@@ -134,7 +134,7 @@ class Trainer:
     ) -> None:
         """Train to the last step, or until the held-out loss has not come down for `patience` evaluations."""
         started, before, first = time.monotonic(), self.seconds, self.step
-        losses: list[float] = []
+        losses: list[tuple[float, float, float]] = []
         if self.step == 0:
             self._evaluate(held_out)
         for batch in batches(self.plan.order, trees, self.step):
@@ -142,7 +142,8 @@ class Trainer:
             self.step += 1
             self.seconds = before + time.monotonic() - started
             if self.step % log_every == 0:
-                self._report(sum(losses) / len(losses), (self.step - first) / (self.seconds - before))
+                means = [sum(each) / len(losses) for each in zip(*losses, strict=True)]
+                self._report(means, (self.step - first) / (self.seconds - before))
                 losses.clear()
             if self.step % evaluate_every == 0 or self.step == self.plan.order.steps:
                 self._evaluate(held_out)
@@ -185,22 +186,21 @@ class Trainer:
     def _log(self) -> Path:
         return self.out / "training_log.jsonl"
 
-    def _update(self, batch: Batch) -> float:
+    def _update(self, batch: Batch) -> tuple[float, float, float]:
+        """Take a step; the losses of the labels, of the policy and of the guesses."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate_at(self.plan, self.step)
         hidden = states(self.model, batch, is_reduced_precision=self.is_reduced_precision)
         found = margins(self.model, hidden, batch, label_ids(self.tokenizer))
         each = functional.binary_cross_entropy_with_logits(found, batch.targets, reduction="none")
         loss = (each * batch.weights).sum() / batch.weights.sum()
-        whole = loss
-        if self.plan.language_weight or self.plan.surprise_weight:
-            language, surprise = policy_losses(self.model, hidden, batch, label_ids(self.tokenizer))
-            whole = loss + self.plan.language_weight * language + self.plan.surprise_weight * surprise
+        language, surprise = policy_losses(self.model, hidden, batch, label_ids(self.tokenizer))
+        whole = loss + self.plan.language_weight * language + self.plan.surprise_weight * surprise
         whole.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        return loss.item()
+        return loss.item(), language.item(), surprise.item()
 
     @torch.inference_mode()
     def _evaluate(self, held_out: Sequence[Tree]) -> None:
@@ -239,15 +239,18 @@ class Trainer:
         settings = {"role": role, "tag": text.STEP, "labels": list(LABELS), "targets": self.targets}
         (directory / "reward.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
-    def _report(self, loss: float, per_second: float) -> None:
+    def _report(self, losses: Sequence[float], per_second: float) -> None:
+        loss, language, surprise = losses
         left_s = (self.plan.order.steps - self.step) / per_second
         rate = rate_at(self.plan, self.step - 1)
         print(
-            f"step {self.step}/{self.plan.order.steps}  loss {loss:.4f}  lr {rate:.2e}  "
+            f"step {self.step}/{self.plan.order.steps}  loss {loss:.4f}  policy {language:.4f}  "
+            f"guesses {surprise:.4f}  lr {rate:.2e}  "
             f"{per_second:.2f} steps/s  ETA {left_s / 60:.1f} min",
             flush=True,
         )
-        self._write({"step": self.step, "train_loss": round(loss, 5), "rate": round(rate, 7)})
+        named = {"train_loss": loss, "policy_loss": language, "guess_loss": surprise, "rate": rate}
+        self._write({"step": self.step, **{key: round(value, 7) for key, value in named.items()}})
 
     def _write(self, line: dict[str, float]) -> None:
         with self._log.open("a", encoding="utf-8") as log:

@@ -52,9 +52,14 @@ class Census:
 
 
 def training_rows(
-    solutions: Iterable[LabelledSolution], layout: Layout, label_type: LabelType, census: Census
+    solutions: Iterable[LabelledSolution],
+    layout: Layout,
+    label_type: LabelType,
+    census: Census,
+    *,
+    keeps_repeated: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """One row a distinct, completely labelled solution; `census` counts what is left out.
+    """One row a distinct, completely labelled solution, or one a draw of it; `census` counts what is left out.
 
     Solutions of one problem must come together: repeated ones are known by the texts of their own problem.
     """
@@ -66,7 +71,8 @@ def training_rows(
             problem, seen = solution.problem_id, set()
         if not _is_usable(solution, seen, census):
             continue
-        seen.add(solution.steps)
+        if not keeps_repeated:
+            seen.add(solution.steps)
         census.solutions += 1
         census.steps += len(solution.steps)
         yield write(solution, step_labels(solution, label_type), label_type)

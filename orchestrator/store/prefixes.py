@@ -32,7 +32,7 @@ UNLABELLED = """SELECT t.id
     FROM sweep_pools w
     JOIN pools p ON p.id = w.pool_id AND p.prefix_id IS NULL
     JOIN trajectories t ON t.id >= CAST(p.id AS BIGINT) * 1048576
-        AND t.id < CAST(p.id AS BIGINT) * 1048576 + :solutions AND t.outcome = 'complete'
+        AND t.id < CAST(p.id AS BIGINT) * 1048576 + :solutions AND t.outcome || '' = 'complete'
     JOIN trajectory_texts x ON x.trajectory_id = t.id AND x.step_ends LIKE '%,%'
     WHERE w.sweep_id = :sweep_id AND w.strategy = :source
         AND EXISTS (SELECT 1 FROM extractions e WHERE e.trajectory_id = t.id AND e.answer_id IS NOT NULL)
@@ -42,7 +42,10 @@ UNLABELLED = """SELECT t.id
                 AND v.samples = :rollouts
             WHERE f.trajectory_id = t.id AND f.step_index = 0)
     ORDER BY t.sample_index, t.id"""
-"""Answered solutions of two steps or more whose first prefix the strategy does not want completed yet."""
+"""Answered solutions of two steps or more whose first prefix the strategy does not want completed yet.
+
+An outcome that is an expression keeps SQLite from making an index on it, of a whole table, in place of the ranges.
+"""
 
 SOLUTIONS = """SELECT t.id, p.problem_id, q.content_hash, x.text, x.step_ends
     FROM trajectories t JOIN pools p ON p.id = t.pool_id JOIN problems q ON q.id = p.problem_id

@@ -73,7 +73,7 @@ async def mean_steps(tx: Transaction, fingerprint: str, seed: int) -> float | No
         JOIN trajectories t ON t.id >= CAST(p.id AS BIGINT) * 1048576
             AND t.id < (CAST(p.id AS BIGINT) + 1) * 1048576
         JOIN trajectory_texts x ON x.trajectory_id = t.id
-        WHERE g.fingerprint = :fingerprint AND p.seed = :seed AND t.outcome = 'complete'""",
+        WHERE g.fingerprint = :fingerprint AND p.seed = :seed AND t.outcome || '' = 'complete'""",
         fingerprint=fingerprint,
         seed=seed,
     )

@@ -355,17 +355,17 @@ class Store:
         async with self._read() as tx:
             return await grading.unclustered_problems(tx, grader_id, sweep_id)
 
-    async def labelled_pools(self, sweep_id: int, source: str) -> list[int]:
-        """Pools of the solutions of a sweep that may be labelled; `source` is the strategy that draws them."""
+    async def labelled_pools(self, sweep_id: int, source: str) -> list[tuple[int, int]]:
+        """(pool, samples wanted) of the solutions that may be labelled; `source` is the strategy that draws them."""
         async with self._read() as tx:
             return await labels.labelled_pools(tx, sweep_id, source)
 
     async def labelled_solutions(
-        self, sweep_id: int, strategy: str, pool_ids: Sequence[int]
+        self, sweep_id: int, strategy: str, pools: Sequence[tuple[int, int]]
     ) -> list[LabelledSolution]:
         """The solutions in these pools whose steps a strategy labels, complete or not."""
         async with self._read() as tx:
-            return await labels.labelled_solutions(tx, sweep_id, strategy, pool_ids)
+            return await labels.labelled_solutions(tx, sweep_id, strategy, pools)
 
     async def sample_pools(self, sweep_id: int) -> list[SweepPool]:
         """The pools of whole solutions of a sweep."""

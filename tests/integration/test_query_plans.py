@@ -11,6 +11,8 @@ from orchestrator.store import Store
 from orchestrator.store import samples as reading
 from orchestrator.store.backend import Transaction
 from orchestrator.store.grading import UNGRADED
+from orchestrator.store.labels import LABELLED
+from orchestrator.store.labels import SOLUTIONS as LABELLED_SOLUTIONS
 from orchestrator.store.owed import PRESENT, SAMPLES, SCORED, UNSCORED, WANTING
 from orchestrator.store.prefixes import UNLABELLED
 from orchestrator.store.queries import COVERAGE, OPEN_TASKS, TASK_SPANS
@@ -191,6 +193,48 @@ async def test_failed_samples_are_found_without_reading_the_others(store: Store,
     async with store._read() as tx:
         found = await plan(tx, "SELECT task_id FROM trajectories WHERE outcome = 'error'")
     assert "ix_trajectories_error" in found
+
+
+LABELLED_STORE = {
+    ("extractions", "extractions"): "813576 1 1",
+    ("tasks", "ix_tasks_span"): "101697 1 1 1 1 1",
+    ("lanes", "sqlite_autoindex_lanes_1"): "1 1",
+    ("trajectories", None): "813576",
+    ("trajectory_prefixes", "ix_trajectory_prefixes_prefix_id"): "241465 3",
+    ("trajectory_prefixes", "trajectory_prefixes"): "241465 4 1",
+    ("pools", "uq_pools_prefix"): "91697 1 1 1",
+    ("pools", "uq_pools_whole"): "10000 1 1 1",
+    ("pools", "ix_pools_generator_id"): "101697 101697",
+    ("sweep_pools", "ix_sweep_pools_pool_id"): "101697 1",
+    ("sweep_pools", "sweep_pools"): "101697 101697 1 1",
+}
+"""What SQLite knew of a store with 80,000 labelled solutions, by table and index."""
+
+
+async def test_labels_are_found_by_ranges_in_a_large_store(store: Store, world: World) -> None:
+    """With these statistics SQLite once indexed a whole table on the outcome, and once joined from the far end."""
+    async with store._write() as tx:
+        if tx.backend.dialect != "sqlite":
+            pytest.skip("the statistics of SQLite")
+        await tx.run("DELETE FROM sqlite_stat1")
+        for (table, index), numbers in LABELLED_STORE.items():
+            await tx.run(
+                "INSERT INTO sqlite_stat1 VALUES (:table, :index, :numbers)",
+                table=table,
+                index=index,
+                numbers=numbers,
+            )
+        await tx.run("ANALYZE sqlite_schema")
+        unlabelled = await plan(
+            tx, UNLABELLED, sweep_id=world.sweep_id, source="best_of_n", strategy="v", solutions=8,
+            generator_id=1, seed=7, rollouts=8,
+        )  # fmt: skip
+        span = {"sweep_id": world.sweep_id, "first": 1 << 20, "end": (1 << 20) + 8}
+        labelled = await plan(tx, LABELLED, strategy="v", **span)
+        solutions = await plan(tx, LABELLED_SOLUTIONS, **span)
+    assert "AUTOMATIC" not in unlabelled + labelled + solutions
+    assert "USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)" in unlabelled
+    assert "SCAN" not in labelled + solutions
 
 
 def test_a_scan_would_be_noticed() -> None:

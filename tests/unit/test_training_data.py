@@ -126,3 +126,11 @@ def test_what_is_left_out_is_counted() -> None:
     )
     assert [row["problem_id"] for row in found] == ["p1", "p2"]
     assert census == Census(solutions=2, steps=6, repeated=1, unfinished=1, undecided=1)
+
+
+def test_repeated_solutions_are_kept_where_draws_are_to_count() -> None:
+    census = Census()
+    twice = [SOLUTION, replace(SOLUTION, trajectory_id=2)]
+    found = list(training_rows(twice, Layout.TRL, LabelType.SOFT, census, keeps_repeated=True))
+    assert found[0] == found[1]
+    assert census == Census(solutions=2, steps=6)
