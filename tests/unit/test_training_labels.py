@@ -134,8 +134,9 @@ def path(tree: Tree, node: int) -> tuple[int, ...]:
 def test_packed_rows_hold_the_same_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels, "TREE_TOKENS", 150)
     trees = labels.trees(drawn(60), TOKENIZER, 1024, is_outcome=False)
+    monkeypatch.setattr(labels, "TREE_TOKENS", 400)
     rows = labels.packed(trees)
-    assert max(len(row.tokens) for row in rows) <= max(150, *(len(tree.tokens) for tree in trees))
+    assert max(len(row.tokens) for row in rows) <= max(400, *(len(tree.tokens) for tree in trees))
     assert len(rows) < len(trees)
 
     def facts(many: list[Tree]) -> Counter[object]:
@@ -144,7 +145,9 @@ def test_packed_rows_hold_the_same_trees(monkeypatch: pytest.MonkeyPatch) -> Non
             for tree in many
             for place, target, weight in zip(tree.places, tree.targets, tree.weights, strict=True)
         ]
-        return Counter([*labelled, *(path(tree, node) for tree in many for node in tree.written)])
+        written = [("written", path(tree, node)) for tree in many for node in tree.written]
+        unwritten = [("unwritten", path(tree, node)) for tree in many for node in tree.unwritten]
+        return Counter([*labelled, *written, *unwritten])
 
     assert facts(rows) == facts(trees)
 
@@ -155,6 +158,23 @@ def test_what_the_policy_wrote_is_neither_the_problem_nor_a_tag_nor_after_one() 
     )
     pieces = [TOKENIZER.id_to_token(token) for token in tree.tokens]
     assert [pieces[node] for node in tree.written] == ["a", "b"]
+
+
+def test_rivals_are_other_digits_in_the_place_of_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "UNWRITTEN_SHARE", 1.0)
+    solution = Solution("p", "Compute $2 + 3$.", ("$2 + 3 = 5$", "so 5"), (1.0, 0.5))
+    (tree,) = labels.trees([solution], TOKENIZER, 64, is_outcome=False)
+    pieces = [TOKENIZER.id_to_token(token) for token in tree.tokens]
+    digits = [node for node in tree.written if pieces[node].isdigit()]
+    assert len(tree.unwritten) in range(len(digits) - 2, len(digits) + 1)  # a rival may be the digit itself
+    for node in tree.unwritten:
+        (rivalled,) = [each for each in digits if tree.parents[each] == tree.parents[node]]
+        assert pieces[node].isdigit()
+        assert pieces[node] != pieces[rivalled]
+        assert node not in tree.parents
+        assert node not in tree.places
+    again = labels.trees([solution], TOKENIZER, 64, is_outcome=False)
+    assert again == [tree]
 
 
 def test_labels_of_equal_prefixes_are_averaged() -> None:
