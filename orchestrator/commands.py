@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -355,5 +355,6 @@ def _last_line(name: str, report: RunReport) -> str:
 
 
 def _report_json(report: RunReport) -> dict[str, Any]:
-    plain = {key: value for key, value in asdict(report).items() if key != "conclusions"}
+    plain = asdict(replace(report, conclusions=None))  # they hold whole pools of samples
+    del plain["conclusions"]
     return {**plain, **(conclusions_json(report.conclusions) if report.conclusions else {})}

@@ -88,7 +88,8 @@ def read_pool(
     """The samples of a pool as counts and as arrays; `answers` are those to its problem, with their verdicts."""
     votes = {each.answer_id: _vote(each) for each in answers}
     groups = Counter((outcome, answer) for _, outcome, answer, _ in samples.samples)
-    clusters = sorted({vote for _, answer in groups if (vote := votes.get(answer or 0)) is not None})
+    # In the order of their first appearance: a number of the store would differ from run to run, and sums with it.
+    clusters = list(dict.fromkeys(vote for _, answer in groups if (vote := votes.get(answer or 0)) is not None))
     numbers: dict[Vote | None, int] = {cluster: number for number, cluster in enumerate(clusters)}
     place_of = {
         (outcome, answer): numbers.get(votes.get(answer), _DROPPED)

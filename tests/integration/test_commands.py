@@ -215,14 +215,14 @@ async def test_commands_tell_what_is_stored_in_words_and_in_json(folder: SweepFo
             return said.out
 
         (before,) = json.loads(await say("plan", folder.file, "--json"))
-        assert (before["samples_missing"], server.requests) == (120, 0)
+        assert (before["missing"], server.requests) == (120, 0)
         assert not (folder.folder / "ttc.db").exists()
         await say("status", NAME, code=3)
         report = json.loads(await say("run", folder.file, "--local", "--json"))
         assert (report["sweep"], report["reason"], report["samples_stored"]) == (NAME, "complete", 120)
         assert report["strategies"]["sampling"]
         (after,) = json.loads(await say("plan", folder.file, "--json"))
-        assert (after["samples_missing"], after["samples_stored"]) == (0, 120)
+        assert (after["missing"], after["stored"]) == (0, 120)
         (status,) = json.loads(await say("status", NAME, "--json"))
         assert (status["samples_stored"], status["tasks_done"]) == (120, 9)
         assert "120 of 120" in await say("status")
