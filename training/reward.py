@@ -317,9 +317,9 @@ def arguments() -> argparse.Namespace:
         help="weight of the policy's own loss beside the labels'",
     )
     parser.add_argument(
-        "--surprise-weight", type=float, default=0.5, help="weight of guessing how likely each token was"
+        "--surprise-weight", type=float, default=3.0, help="weight of guessing how likely each token was"
     )
-    parser.add_argument("--steps", type=int, default=2000, help="at most")
+    parser.add_argument("--steps", type=int, default=2500, help="at most")
     parser.add_argument(
         "--seed", type=int, default=1, help="of the hold-out, of the order and of fresh weights"
     )
@@ -337,10 +337,10 @@ def arguments() -> argparse.Namespace:
         help="a label that n solutions share counts n to this power",
     )
     parser.add_argument(
-        "--patience", type=int, default=5, help="evaluations without a better loss before the end"
+        "--patience", type=int, default=20, help="evaluations without a better loss before the end"
     )
     parser.add_argument(
-        "--evaluate-every", type=int, default=100, help="steps; a checkpoint is written then too"
+        "--evaluate-every", type=int, default=125, help="steps; a checkpoint is written then too"
     )
     parser.add_argument("--log-every", type=int, default=20, help="steps between progress lines")
     parser.add_argument("--threads", type=int, default=1)

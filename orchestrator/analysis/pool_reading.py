@@ -89,7 +89,9 @@ def read_pool(
     votes = {each.answer_id: _vote(each) for each in answers}
     groups = Counter((outcome, answer) for _, outcome, answer, _ in samples.samples)
     # In the order of their first appearance: a number of the store would differ from run to run, and sums with it.
-    clusters = list(dict.fromkeys(vote for _, answer in groups if (vote := votes.get(answer or 0)) is not None))
+    clusters = list(
+        dict.fromkeys(vote for _, answer in groups if (vote := votes.get(answer or 0)) is not None)
+    )
     numbers: dict[Vote | None, int] = {cluster: number for number, cluster in enumerate(clusters)}
     place_of = {
         (outcome, answer): numbers.get(votes.get(answer), _DROPPED)

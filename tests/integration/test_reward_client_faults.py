@@ -708,6 +708,16 @@ async def test_golden_scores_must_be_reproduced() -> None:
                 await probe_scorer(session, server.url, scorer, golden=[sound, golden])
 
 
+async def test_published_scores_are_asked_for_where_the_model_has_some() -> None:
+    name = "Qwen/Qwen2.5-Math-PRM-7B"
+    async with RewardServer(model=name, classes=2) as server, open_session() as session:
+        scorer = replace(scorer_of(server), model=name)
+        with pytest.raises(Misconfigured, match=r"a golden solution got other scores.*0\.1904"):
+            await probe_scorer(session, server.url, scorer)
+        others = replace(scorer, options=RewardOptions(system="Be strict."))  # not the prompt of the card
+        assert (await probe_scorer(session, server.url, others)).transport is Transport.POOLING
+
+
 @pytest.mark.parametrize("is_swapped", [False, True])
 async def test_the_probe_wonders_where_a_wrong_solution_scores_higher(is_swapped: bool) -> None:
     right, wrong = (qwen_values(own, PROBLEM)[-1] for own in (RIGHT, WRONG))

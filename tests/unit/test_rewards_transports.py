@@ -13,10 +13,11 @@ import pytest
 from workers import errors
 from workers.rejections import failure_of
 from workers.rewards.contract import BrokenContract
+from workers.rewards.goldens import goldens_of
 from workers.rewards.queries import Place, Query
 from workers.rewards.records import Vocabulary
 from workers.rewards.transports import MAX_PROMPTS, Ask, TokenUsage, ask, prompt_count, usage_of
-from workers.types import Transport
+from workers.types import EndpointSettings, RewardOptions, ScorerKind, ScorerSettings, Transport
 
 DATA = os.environ.get("TTC_TEST_DATA")
 LABELS = Vocabulary(good_id=24, bad_id=26, good_text="+", bad_text="-")
@@ -29,6 +30,11 @@ PLAIN = Query(1, Place.END, text="good", first_text="problem")
 
 def asked(transport: Transport, *queries: Query, is_logit: bool = False) -> Ask:
     return ask(transport, "m", queries, LABELS, is_logit=is_logit)
+
+
+def scorer_named(model: str) -> ScorerSettings:
+    endpoint = EndpointSettings(name="scorer", urls=("http://127.0.0.1:1/v1",))
+    return ScorerSettings(1, "f", ScorerKind.PRM, "qwen", model, RewardOptions(), 4, endpoint)
 
 
 def pooled(*rows: Any, tokens: int | None = None) -> dict[str, Any]:
@@ -314,5 +320,12 @@ def test_the_published_scores_of_qwen_are_read_by_index_with_their_zeros() -> No
     request = asked(Transport.POOLING, Query(golden["n_steps"], Place.TAGS, text="t<t>" * golden["n_steps"]))
     (values,) = request.read(pooled(rows))
     assert values == pytest.approx([good for _, good in rows], rel=golden["rtol"])
+    scorer = scorer_named("Qwen/Qwen2.5-Math-PRM-7B")
+    (card,) = goldens_of(scorer)
+    assert len(card.steps) == golden["n_steps"]
+    assert values == pytest.approx(
+        card.scores, rel=card.rtol, abs=card.atol
+    )  # vLLM's float16 passes for the card's
+    assert goldens_of(scorer_named("my-model")) == ()
     underflown = [[0.0, 1.0], *rows[1:3], [1.0, 0.0]]
     assert request.read(pooled(underflown)) == [(1.0, round(rows[1][1], 7), round(rows[2][1], 7), 0.0)]

@@ -20,6 +20,7 @@ from workers.http import Reply, exchange, parse_json, read_api_key
 from workers.rejections import error_inside, failure_of
 from workers.rewards.contract import BrokenContract
 from workers.rewards.formats import VALUE_FORMATS, VERDICT_FORMATS, check_format
+from workers.rewards.goldens import goldens_of
 from workers.rewards.learning import PROBLEM, RIGHT, WRONG, learn
 from workers.rewards.meter import Meter
 from workers.rewards.records import Golden, RewardCapabilities, Solution
@@ -37,15 +38,21 @@ T = TypeVar("T")
 
 
 async def probe_scorer(
-    session: aiohttp.ClientSession, url: str, scorer: ScorerSettings, *, golden: Sequence[Golden] = ()
+    session: aiohttp.ClientSession,
+    url: str,
+    scorer: ScorerSettings,
+    *,
+    golden: Sequence[Golden] | None = None,
 ) -> RewardCapabilities:
     """Try the server at base URL `url` (up to and including `/v1`) with known solutions of two and three steps.
 
     Checked: the model is listed; a call gives as many scores as steps, all in [0, 1]; a batch gives what single
-    solutions get, and so does the second time; `golden` scores are reproduced. Raises an `EndpointError` that says
+    solutions get, and so does the second time; `golden` scores (None: those that the makers of the model have
+    published) are reproduced. Raises an `EndpointError` that says
     what was found and what is wanted: `Misconfigured` where the server cannot serve this scorer.
     """
     check_format(scorer)
+    golden = goldens_of(scorer) if golden is None else golden
     server = _Server(session, url.rstrip("/"), scorer)
     models = await server.models()
     if models is not None and scorer.model not in models:
