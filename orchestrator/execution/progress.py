@@ -54,6 +54,8 @@ class Snapshot:
     """Samples a second over the last `RATE_WINDOW_S`."""
     score_rate: float
     """Scores a second over the last `RATE_WINDOW_S`."""
+    best_score_rate: float
+    """The highest of them: scorers often wait for samples, and then their rate says nothing of how fast they are."""
     elapsed_s: float
     in_flight: int
     """Samples dispatched to workers and not yet durable."""
@@ -66,10 +68,10 @@ class Snapshot:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds to the end at the present rates; None while unknown."""
+        """Seconds to the end at the rates so far; None while unknown."""
         parts = [
             (self.samples_wanted - self.samples_stored, self.rate),
-            (self.scores_wanted - self.scores_stored, self.score_rate),
+            (self.scores_wanted - self.scores_stored, self.best_score_rate),
         ]
         times = [left / rate if rate > 0 else None for left, rate in parts if left > 0]
         known = [each for each in times if each is not None]
@@ -112,6 +114,7 @@ class Tally:
     outcomes: Counter[str] = field(default_factory=Counter)
     health: dict[int, WorkerHealth] = field(default_factory=dict)
     _history: deque[tuple[float, int, int]] = field(default_factory=deque)
+    _best_score_rate: float = 0.0
 
     def add(self, batch: FactBatch) -> None:
         """Count a committed batch."""
@@ -135,6 +138,7 @@ class Tally:
             failures.update(health.failures)
         paused = [health.paused_reason for health in self.health.values()]
         rate, score_rate = self._rates(now)
+        self._best_score_rate = max(self._best_score_rate, score_rate)
         return Snapshot(
             samples_wanted=self.samples_wanted,
             samples_stored=self.samples_before + self.run_samples,
@@ -145,6 +149,7 @@ class Tally:
             completion_tokens=self.completion_tokens,
             rate=rate,
             score_rate=score_rate,
+            best_score_rate=self._best_score_rate,
             elapsed_s=now - self.started_at_s,
             in_flight=in_flight,
             outcomes=dict(self.outcomes),

@@ -33,6 +33,7 @@ SNAPSHOT = Snapshot(
     completion_tokens=1234,
     rate=10.0,
     score_rate=0.0,
+    best_score_rate=0.0,
     elapsed_s=7.0,
     in_flight=8,
     outcomes={"complete": 38, "truncated": 2},
@@ -80,6 +81,8 @@ def test_eta_is_what_is_left_over_the_rate() -> None:
     assert SNAPSHOT.eta_s == 15.0
     assert replace(SNAPSHOT, rate=0.0).eta_s is None
     assert replace(SNAPSHOT, samples_stored=200).eta_s is None
+    idle = replace(SNAPSHOT, scores_wanted=200, scores_stored=50, score_rate=0.1, best_score_rate=5.0)
+    assert idle.eta_s == 30.0  # scorers that wait for samples are not slow
 
 
 def test_a_line_says_share_rate_failures_and_eta() -> None:

@@ -6,100 +6,37 @@ Run by `make test-vllm`, which installs vLLM in a venv of its own first; never p
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import math
 import os
-import signal
-import socket
 import sqlite3
 import subprocess
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.execution.embedded_server import embedded_server
+from tests.vllm.server import PYTHON, vllm_server
 from workers.generation import ModelClient
 from workers.types import Api, EndpointSettings, GeneratorSettings, Sampling
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".test-vllm/venv/bin/python"
 MODEL = ROOT / "workers/embedded/models/arithmetic"
 PROBLEMS = [
     json.loads(line) for line in (ROOT / "workers/embedded/data/arithmetic.jsonl").read_text().splitlines()
 ]
-START_TIMEOUT_S = 600
 
 
 @pytest.fixture(scope="module")
 def vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of a real vLLM server of the embedded checkpoint."""
-    if not PYTHON.exists():
-        pytest.skip("vLLM is not installed: run tests/vllm/setup.sh, or make test-vllm")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("vllm") / "server.log"
-    arguments = [
-        *(str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(MODEL)),
-        *("--served-model-name", "arithmetic", "--dtype", "float32", "--no-enable-chunked-prefill"),
-        *(
-            "--max-model-len",
-            "1024",
-            "--generation-config",
-            "vllm",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ),
-    ]
-    environment = {
-        **os.environ,
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            arguments, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
-    try:
-        _wait_until_healthy(port, server, log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-
-
-def _wait_until_healthy(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            pytest.fail(f"vLLM ended with {server.returncode}: {log.read_text()[-3000:]}")
-        if _is_healthy(port):
-            return
-        time.sleep(1)
-    pytest.fail(f"vLLM did not start: {log.read_text()[-3000:]}")
-
-
-def _is_healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except OSError:
-        return False
-    finally:
-        connection.close()
+    with vllm_server(MODEL, "arithmetic", log) as url:
+        yield url
 
 
 def settings(url: str, *, temperature: float = 1.0, n: int = 16) -> GeneratorSettings:
@@ -187,6 +124,19 @@ async def test_sample_k_is_the_same_however_the_pool_is_cut(server: str, vllm_ur
             ]
     assert cuts[0] == cuts[1] == cuts[2]
     assert len({text for texts in cuts[0] for text in texts}) > len(statements)
+
+
+@pytest.mark.parametrize("api", [Api.COMPLETIONS, Api.CHAT])
+async def test_a_beginning_is_gone_on_with_and_not_begun_anew(api: Api, vllm_url: str) -> None:
+    statements = [each["problem"] for each in PROBLEMS[4::100]]
+    whole = await draw_texts(vllm_url, statements, seed=1, count=1, n=1, temperature=0.0)
+    generator = replace(settings(vllm_url, temperature=0.0, n=1), api=api)
+    async with ModelClient(generator.endpoint) as client:
+        for statement, (text,) in zip(statements, whole, strict=True):
+            beginning = text[: text.index("\n\n") + 2]
+            draw = await client.draw(generator, statement, seed=1, count=1, affinity=0, prefix=beginning)
+            (rest,) = draw.samples
+            assert beginning + rest.text == text
 
 
 def run_ttc(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
