@@ -59,6 +59,23 @@ async def test_a_sweep_ends_with_every_sample_its_verdicts_and_results(folder: S
     assert found.rows == [("complete",)] or found.rows == [("done",)]
 
 
+def spelt(prompt: str, seed: int) -> str:
+    """Of five samples, three give the right answer in three spellings, and two one wrong one."""
+    number = int(prompt.removeprefix("What is ").partition(" ")[0])
+    right = (f"{number}", f"{number}.0", f"\\frac{{{2 * number}}}{{2}}")
+    answer = right[seed % 5] if seed % 5 < 3 else f"{number + 1}"
+    return f"The answer is \\boxed{{{answer}}}."
+
+
+async def test_the_vote_counts_answers_and_not_their_spellings(folder: SweepFolder) -> None:
+    async with FaultServer(text=spelt) as server:
+        folder.write(server.url, problems=3, samples=5, more={"budgets": [5], "selectors": ["majority"]})
+        await folder.run_here()
+    async with await Store.open(folder.database) as store:
+        found = await store.query("SELECT value FROM v_estimates")
+    assert found.rows == [(1.0,)] * 3
+
+
 async def test_what_the_store_holds_is_what_the_server_said(folder: SweepFolder) -> None:
     async with FaultServer() as server:
         folder.write(server.url, problems=2, samples=20)
