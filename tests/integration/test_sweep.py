@@ -207,6 +207,21 @@ def failing_prompt(beginning: str) -> Callable[[str], Fault | None]:
     return lambda prompt: Fault.SERVER_ERROR if prompt.startswith(beginning) else None
 
 
+async def test_problems_that_were_never_drawn_are_counted_as_left_out(folder: SweepFolder) -> None:
+    """An accuracy over the problems that got through says how many did not."""
+    async with FaultServer() as server:
+        limits = {"tokens": 1, "workers": 1}
+        folder.write(server.url, problems=8, samples=16, sweep_limits=limits, limits={"concurrency": 1})
+        report = (await folder.run_here()).report
+    assert report.conclusions is not None
+    (found,) = report.conclusions.strategies
+    assert 0 < report.samples_stored < 8 * 16
+    overall = [row for row in found.rows if row.level == "all"]
+    assert {row.problems + row.skipped for row in overall} == {8}
+    assert all(row.skipped for row in overall)
+    assert {row.level: row.problems for row in found.counts} == {"1": 4, "2": 4, "all": 8}
+
+
 async def test_the_token_cap_holds_over_all_runs(folder: SweepFolder) -> None:
     async with FaultServer(latency_s=0.01) as server:
         one_at_a_time = {"concurrency": 1}
