@@ -105,7 +105,7 @@ class _Estimated:
 async def _read(
     store: Store, registered: Registered, grading: GradingService, columns: Sequence[ScoreColumn]
 ) -> list[PoolRecord]:
-    """All pools that hold samples, by id."""
+    """All pools by id, those without a sample too: a problem that was never drawn is left out, and counted as such."""
     pools = await store.sample_pools(registered.sweep_id)
     answers = await store.sweep_answers(registered.sweep_id, grading.primary_id)
     scorer_ids, extractor_id = list(registered.scorers), registered.rules.extractor_id
@@ -114,7 +114,6 @@ async def _read(
         return [
             read_pool(pool, its, answers.get(pool.problem_id, ()), columns)
             for pool, its in zip(some, samples, strict=True)
-            if its.samples
         ]
 
     parts = [pools[start : start + POOLS_AT_ONCE] for start in range(0, len(pools), POOLS_AT_ONCE)]
