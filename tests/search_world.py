@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from workers.strategies import Candidate, Limits, Node, NodeEnd, Strategy
 
+LIMITS = Limits(max_depth=8)
 ROOT = Node(path=(), depth=0, text="", tokens=0, total_tokens=0, end=NodeEnd.STEP)
 
 
@@ -40,7 +41,7 @@ class FakeSearch:
         scorer: Scorer = lambda _: 0.5,
         *,
         budget: int = 4,
-        limits: Limits = Limits(max_depth=8),
+        limits: Limits = LIMITS,
         seed: int = 0,
         scramble: int | None = None,
     ) -> None:
@@ -172,11 +173,3 @@ def random_policy(seed: int, weights: dict[NodeEnd, float]) -> Policy:
 def random_scorer(seed: int) -> Scorer:
     """Scores that depend on the seed and the path alone."""
     return lambda node: random.Random(f"{seed} {node.path}").random()
-
-
-def by_parent(nodes: Iterable[Node]) -> dict[tuple[int, ...], list[Node]]:
-    """Nodes by the path of their parent."""
-    families: defaultdict[tuple[int, ...], list[Node]] = defaultdict(list)
-    for node in nodes:
-        families[node.path[:-1]].append(node)
-    return dict(families)

@@ -22,9 +22,10 @@ import pytest
 
 from tests.search_world import FakeSearch, Step
 from workers.strategies import Candidate, Limits, Node, NodeEnd, Strategy
+from workers.strategies.allocation import RebaseRule
 from workers.strategies.beam import beam
 from workers.strategies.parallel import parallel
-from workers.strategies.rebase import RebaseOptions, RebaseRule, rebase
+from workers.strategies.rebase import RebaseOptions, rebase
 
 DEPTH = 6
 TABLE_ITEMS = 4000
