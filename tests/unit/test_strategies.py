@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import workers.strategies
 from tests.search_world import LIMITS, FakeSearch, Step, random_policy, random_scorer, run
 from workers.strategies import Limits, Node, NodeEnd, build
 from workers.strategies.base import Candidate, together
@@ -86,6 +91,38 @@ def test_the_order_of_replies_changes_nothing(
     assert scrambled.nodes == search.nodes
     assert scrambled.pruned == search.pruned
     assert scrambled.scores == search.scores
+
+
+@pytest.mark.parametrize("name", ALL)
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), weights=WEIGHTS, kill_at=st.integers(0, 60), scramble=st.integers(0, 10**6)
+)
+def test_a_search_that_is_killed_and_run_again_on_its_record_wastes_no_draw(
+    name: str, seed: int, weights: dict[NodeEnd, float], kill_at: int, scramble: int
+) -> None:
+    """The policy never says the same twice; the second life gets what the first one drew from the record."""
+    kind, options = ALL[name]
+    rng = random.Random(seed)
+    record: dict[tuple[int, ...], Step] = {}
+    most = kill_at
+
+    def policy(parent: Node, index: int, _greedy: bool) -> Step:
+        path = (*parent.path, index)
+        if path not in record:
+            if len(record) >= most:
+                raise ConnectionAbortedError
+            (end,) = rng.choices(list(weights), list(weights.values()))
+            record[path] = Step(rng.choice("abcdef"), end)
+        return record[path]
+
+    first = FakeSearch(policy, random_scorer(seed), budget=8, scramble=scramble)
+    with suppress(ConnectionAbortedError):
+        asyncio.run(run(build(kind, options), first))
+    most = 10**6
+    second = FakeSearch(policy, random_scorer(seed), budget=8, scramble=scramble + 1)
+    asyncio.run(run(build(kind, options), second))
+    assert second.nodes.keys() == record.keys()
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -237,6 +274,17 @@ async def test_parallel_solutions_do_not_wait_for_each_other_and_only_ends_are_s
     ]
     assert search.score_calls == [4]
     assert len(search.nodes) == sum(lengths)
+
+
+async def test_the_strategy_in_the_docs_works() -> None:
+    docs = workers.strategies.__doc__ or ""
+    names: dict[str, Any] = dict(vars(workers.strategies))
+    exec("from __future__ import annotations\n" + textwrap.dedent(docs[docs.index("    async def") :]), names)
+    search = FakeSearch(random_policy(1, {NodeEnd.STEP: 1.0, NodeEnd.FINISHED: 0.2}), random_scorer(1))
+    candidates = await run(names["commit_early"], search)
+    assert candidates
+    assert search.sampled(greedy=False)[1] == 4
+    assert search.sampled(greedy=False)[2] == 1
 
 
 def test_a_node_is_a_frozen_record() -> None:
