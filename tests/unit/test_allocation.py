@@ -55,6 +55,13 @@ def test_equal_scores_share_as_evenly_as_integers_allow(score: float) -> None:
             assert rebase_widths([score] * count, width, 0.01) == spread(width, count)
 
 
+@pytest.mark.parametrize("ratio", [2, 3, 5, 6])
+def test_a_share_that_is_whole_but_for_floating_point_is_whole(ratio: int) -> None:
+    for temperature in (hundredths / 100 for hundredths in range(1, 100)):
+        scores = [temperature * math.log(ratio), 0.0, 0.0]
+        assert rebase_widths(scores, ratio + 2, temperature) == [ratio, 1, 1]
+
+
 @given(SCORES, WIDTHS, TEMPERATURES)
 def test_sequential_conserves_and_follows_the_scores(
     scores: list[float], width: int, temperature: float

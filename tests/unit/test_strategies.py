@@ -204,6 +204,17 @@ async def test_open_siblings_of_the_same_text_are_dropped_only_on_request(
         assert (0,) not in search.pruned
 
 
+async def test_the_same_text_after_different_steps_is_no_duplicate() -> None:
+    search = FakeSearch(
+        lambda parent, index, _: Step("the same" if parent.depth else f"{index}"),
+        budget=4,
+        limits=Limits(max_depth=3),
+    )
+    await run(build("rebase", {"dedupe_siblings": True}), search)
+    assert "duplicate" not in search.pruned.values()
+    assert search.sampled(greedy=False) == {1: 4, 2: 4, 3: 4}
+
+
 async def test_finished_siblings_of_the_same_text_are_as_many_votes() -> None:
     search = FakeSearch(lambda *_: Step("42", NodeEnd.FINISHED), budget=4)
     assert len(await run(build("beam", {"dedupe_siblings": True}), search)) == 4

@@ -125,6 +125,15 @@ async def test_lookahead_values_a_node_by_the_end_of_its_greedy_steps() -> None:
     assert {candidate.node.path[0] for candidate in candidates} == {0}
 
 
+@pytest.mark.parametrize(("k", "scored_depth"), [(0, 1), (1, 2), (3, 4), (9, 6)])
+async def test_lookahead_scores_the_last_of_its_steps_only(k: int, scored_depth: int) -> None:
+    search = FakeSearch(steady(6), last_index, budget=2)
+    options = LookaheadOptions(k, 2)
+    await run(lambda search: lookahead(search, options), search)
+    assert min(len(path) for path in search.scores) == scored_depth
+    assert (0,) * scored_depth in search.scores
+
+
 async def test_what_was_looked_at_is_neither_expanded_nor_returned_and_keeps_its_index() -> None:
     search = FakeSearch(steady(3), lambda node: node.path[0] / 10 + node.path[-1] / 100, budget=4)
     candidates = await run(lambda search: lookahead(search, LookaheadOptions(1, 4)), search)

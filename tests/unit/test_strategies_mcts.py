@@ -151,6 +151,15 @@ async def test_a_node_without_a_value_moves_no_mean_and_closes_a_dead_end(end: N
     )
 
 
+def test_the_visits_of_the_parent_are_those_of_uct() -> None:
+    """.9 + sqrt(ln 4 / 3) = 1.5798 beats .4 + sqrt(ln 4 / 1) = 1.5774; one more visit and it would not."""
+    root = Branch(node(), visits=4)
+    root.children = [Branch(node(0), root, 3, 0.9), Branch(node(1), root, 1, 0.4)]
+    assert select(root, 1.0) is root.children[0]
+    root.visits = 5
+    assert select(root, 1.0) is root.children[1]
+
+
 def test_a_dead_end_keeps_its_own_value() -> None:
     root = Branch(node())
     expand(root, opened([(0,)], 0.8))
