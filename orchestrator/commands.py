@@ -230,7 +230,7 @@ async def show_scaling(
     """`ttc scaling`: how votes scale with the number of calls, measured, modelled, and predicted from few calls."""
     async with await Store.open(url, create=False) as store:
         conclusions = await _conclude(name, store, is_json=is_json)
-    found = strategy_of(conclusions.strategies, strategy)
+    found = strategy_of([each for each in conclusions.strategies if not each.is_search], strategy)
     scaling = scale_strategy(found, judge, calls, budgets)
     if is_json:
         show_json(vote_scaling_json(scaling))

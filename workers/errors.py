@@ -12,7 +12,8 @@
     │       ├── ContentRefused        a content filter refused: an outcome of the sample
     │       └── Misconfigured         401, 403, 404, unknown model: an error of the sweep, not of a sample
     ├── Draining                      the worker was told to send nothing more: no word about the sample
-    └── GradingError                  a grader process could not give a verdict
+    ├── GradingError                  a grader process could not give a verdict
+    └── StrategyError                 a strategy cannot be had: its name, its options, or what the name leads to
 
 Every error survives pickle, since it may cross a process: its arguments are plain values kept in `args`.
 """
@@ -100,6 +101,10 @@ class Draining(WorkerError):
 
 class GradingError(WorkerError):
     """A grader could not give a verdict."""
+
+
+class StrategyError(WorkerError):
+    """There is no such strategy, or not with these options."""
 
 
 def _snake_case(name: str) -> str:

@@ -409,7 +409,7 @@ class Coordinator:
 
 def _preview_lane(context: RunContext) -> int | None:
     """The lane whose first sample is shown before anything else is sent; None: no preview."""
-    drawing = [lane.id for lane in context.lanes if lane.generator_id is not None]
+    drawing = [lane.id for lane in context.lanes if lane.kind == "sample"]
     return drawing[0] if drawing and context.is_previewed else None
 
 

@@ -137,6 +137,37 @@ class NewTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcedureRecord:
+    """A way to search, to register."""
+
+    fingerprint: str
+    kind: str
+    budget: int
+    params_json: str
+    scorer_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCost:
+    """What the search for one problem has consumed."""
+
+    strategy: str
+    problem_id: int
+    nodes: int
+    """Generations: every node that was drawn, thrown away or not."""
+    tokens: int
+    """Generated, thrown away or not."""
+    found_tokens: int
+    """Of the solutions it returned; shared beginnings count in each."""
+    scorer_tokens: int
+    """Read by the scorer."""
+    prompt_tokens: int
+    """Read by the policy."""
+    policy_parameters: int | None
+    scorer_parameters: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutDemand:
     """A strategy wants the prefixes of stored solutions completed."""
 
