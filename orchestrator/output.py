@@ -40,6 +40,7 @@ def conclusions_json(found: Conclusions, *, shows_first: bool = False) -> dict[s
     return {
         "strategies": {each.strategy: results.to_json(each) for each in found.strategies},
         **first,
+        "costs": [asdict(each) for each in found.costs],
         "scoring": [asdict(each) for each in found.scoring],
         "grader_agreement": asdict(found.agreement),
         "scramble_alarm": found.scramble.is_alarm,
@@ -64,6 +65,9 @@ def show_conclusions(found: Conclusions, *, shows_first: bool = False, is_json: 
         for table in tables:
             console.print(table)
             console.print()
+    if found.costs:
+        console.print(results_tables.cost_table(found.costs, width))
+        console.print()
     if found.scoring:
         console.print(scoring_table(found.scoring))
         console.print()

@@ -22,6 +22,7 @@ from orchestrator.analysis.estimation.selectors import Kind, Selector
 from orchestrator.analysis.grading_service import GradingService
 from orchestrator.analysis.pool_reading import PoolRecord, ScoreColumn, read_pool
 from orchestrator.analysis.results import ResultRow, StrategyResults
+from orchestrator.analysis.search_costs import CostRow, cost_rows
 from orchestrator.analysis.search_results import search_results
 from orchestrator.analysis.selection import ChosenSelector, chosen_selectors, needed_scores
 from orchestrator.problems.integrity import ScrambleCheck, scrambled_ratio
@@ -55,6 +56,8 @@ class Conclusions:
     strategies: Sequence[StrategyResults]
     scoring: Sequence[Scoring]
     """What has become of the samples that each scorer was to score."""
+    costs: Sequence[CostRow]
+    """What each strategy has spent at each budget, and how right it is for that; none without a search."""
     agreement: Agreement
     """Of the mathematical grader, whose verdicts count, with the strict one."""
     scramble: ScrambleCheck
@@ -87,6 +90,7 @@ async def conclude(
     return Conclusions(
         strategies,
         [_scoring(number, name, records) for number, name in registered.scorers.items()],
+        cost_rows(strategies, await store.search_costs(registered.sweep_id)) if spec.searched else (),
         await _agreement(registered, store),
         scramble_check(records),
     )
@@ -112,9 +116,9 @@ async def _read(
     store: Store, registered: Registered, grading: GradingService, columns: Sequence[ScoreColumn]
 ) -> list[PoolRecord]:
     """All pools of independent solutions that hold samples, by id."""
-    return await _read_pools(
-        await store.sample_pools(registered.sweep_id), store, registered, grading, columns
-    )
+    pools = await store.sample_pools(registered.sweep_id)
+    records = await _read_pools(pools, store, registered, grading, columns)
+    return [record for record in records if record.counts.samples]
 
 
 async def _read_pools(
@@ -131,7 +135,6 @@ async def _read_pools(
         return [
             read_pool(pool, its, answers.get(pool.problem_id, ()), columns)
             for pool, its in zip(some, samples, strict=True)
-            if its.samples
         ]
 
     parts = [pools[start : start + POOLS_AT_ONCE] for start in range(0, len(pools), POOLS_AT_ONCE)]

@@ -157,8 +157,8 @@ class SearchCost:
     """Generations: every node that was drawn, thrown away or not."""
     tokens: int
     """Generated, thrown away or not."""
-    found_tokens: int
-    """Of the solutions it returned; shared beginnings count in each."""
+    discarded_tokens: int
+    """Of nodes that were given up."""
     scorer_tokens: int
     """Read by the scorer."""
     prompt_tokens: int

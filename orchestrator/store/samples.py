@@ -20,7 +20,11 @@ POOLS = """SELECT w.pool_id, w.problem_id, w.generator_id, q.level, q.answer, w.
 SEARCHES = """SELECT sp.strategy, w.pool_id, w.problem_id, w.generator_id, q.level, q.answer, w.samples_wanted
     FROM v_sweep_pools w JOIN problems q ON q.id = w.problem_id
     JOIN sweep_pools sp ON sp.sweep_id = w.sweep_id AND sp.pool_id = w.pool_id
-    WHERE w.sweep_id = :sweep_id AND w.procedure_id IS NOT NULL ORDER BY sp.strategy, w.pool_id"""
+    WHERE w.sweep_id = :sweep_id AND w.procedure_id IS NOT NULL AND EXISTS (
+        SELECT 1 FROM tasks t JOIN lanes l ON l.id = t.lane_id AND l.kind = 'search'
+        WHERE t.pool_id = w.pool_id AND t.state = 2)
+    ORDER BY sp.strategy, w.pool_id"""
+"""Searches that are done, those included that found nothing."""
 
 ANSWERS = """SELECT a.problem_id, a.id, a.text, g.verdict, g.cluster_id
     FROM (SELECT DISTINCT p.problem_id FROM sweep_pools sp JOIN pools p ON p.id = sp.pool_id

@@ -240,7 +240,7 @@ class Store:
             return await trees.search_costs(tx, sweep_id)
 
     async def search_pools(self, sweep_id: int) -> dict[str, list[SweepPool]]:
-        """The pools of what the searches of a sweep have found, by strategy (with its budget)."""
+        """The pools of what the searches of a sweep that are done have found, by strategy (with its budget)."""
         async with self._read() as tx:
             return await samples.search_pools(tx, sweep_id)
 

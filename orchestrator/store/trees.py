@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.store.backend import Transaction
+from orchestrator.store.backend import AnyRow, Transaction
 from orchestrator.store.catalog import chunks
 from orchestrator.store.records import SearchCost
 from workers.types import NodeScore, SearchTask, Task, TreeNode
@@ -29,7 +29,8 @@ SCORES = """SELECT s.pool_id, s.path, s.scorer_id, s.value FROM node_scores s
 COSTS = """SELECT w.strategy, p.problem_id,
         (SELECT COUNT(*) FROM nodes n WHERE n.pool_id = p.id) AS nodes,
         (SELECT COALESCE(SUM(n.completion_tokens), 0) FROM nodes n WHERE n.pool_id = p.id) AS tokens,
-        (SELECT COALESCE(SUM(t.completion_tokens), 0) FROM trajectories t WHERE t.pool_id = p.id) AS found_tokens,
+        (SELECT COALESCE(SUM(n.completion_tokens), 0) FROM prunings r
+            JOIN nodes n ON n.pool_id = r.pool_id AND n.path = r.path WHERE r.pool_id = p.id) AS discarded_tokens,
         COALESCE((SELECT SUM(u.prompt_tokens) FROM tasks k JOIN usage u ON u.task_id = k.id AND u.role = 'scorer'
             WHERE k.pool_id = p.id), 0) AS scorer_tokens,
         COALESCE((SELECT SUM(u.prompt_tokens) FROM tasks k JOIN usage u ON u.task_id = k.id AND u.role = 'policy'
@@ -59,4 +60,11 @@ async def owed_searches(tx: Transaction, task_ids: Sequence[int]) -> list[Task]:
 
 async def search_costs(tx: Transaction, sweep_id: int) -> list[SearchCost]:
     """What each search of a sweep has consumed: what was thrown away is in it."""
-    return [SearchCost(*row) for row in await tx.rows(COSTS, sweep_id=sweep_id)]
+    return [_cost(row) for row in await tx.rows(COSTS, sweep_id=sweep_id)]
+
+
+def _cost(row: AnyRow) -> SearchCost:
+    strategy, problem_id, *numbers = row
+    # Sums are decimals in PostgreSQL.
+    whole = [None if each is None else int(each) for each in numbers]
+    return SearchCost(strategy, problem_id, *whole)  # type: ignore[arg-type]
