@@ -74,10 +74,10 @@ def _may_go_on(search: Search, node: Node) -> bool:
 def _pruned_duplicates(search: Search, nodes: Sequence[Node]) -> list[Node]:
     """The first of the siblings of each text; the others are pruned."""
     first: dict[tuple[tuple[int, ...], str], Node] = {}
-    duplicates: list[Node] = []
     for node in nodes:
-        if first.setdefault((node.path[:-1], node.text), node) is not node:
-            duplicates.append(node)
-    if duplicates:
-        search.prune(duplicates, "duplicate")
-    return list(first.values())
+        first.setdefault((node.path[:-1], node.text), node)
+    kept = list(first.values())
+    if len(kept) < len(nodes):
+        paths = {node.path for node in kept}
+        search.prune([node for node in nodes if node.path not in paths], "duplicate")
+    return kept
