@@ -18,8 +18,8 @@ from orchestrator.spec.file import sweep_from, validated
 from orchestrator.spec.models import ModelSpec
 from orchestrator.spec.scorer_settings import scorer_fingerprint, scorer_meaning
 from orchestrator.spec.scorers import AnyScorer, PrmScorer
-from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.search_settings import procedure_fingerprint, procedure_params, searches_of
+from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import config_json, generator_fingerprint, generator_meaning
 from orchestrator.spec.yaml_text import Document
 from orchestrator.store import (

@@ -8,7 +8,6 @@ the same first steps. It must not know other tasks, nor what any strategy does.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import time
@@ -17,7 +16,7 @@ from dataclasses import replace
 
 from workers.answers import extract
 from workers.delivery import Deliveries, Delivery
-from workers.errors import Draining, ServerFault
+from workers.errors import Draining, SearchStopped
 from workers.generation import Draw, ModelClient, Sample
 from workers.identity import seed_base, trajectory_id
 from workers.rewards import RewardClient, Solution
@@ -186,7 +185,7 @@ class RecordedSearch:
         )
         failed = next((each for each in draw.samples if each.outcome is Outcome.ERROR), None)
         if failed is not None:
-            raise ServerFault(failed.error or "the policy gave a step up")
+            raise SearchStopped(f"a step could not be drawn: {failed.error}")
         nodes = tuple(
             self._drawn(node, start + offset, base + start + offset, sample, greedy)
             for offset, sample in enumerate(draw.samples)
@@ -253,7 +252,7 @@ class RecordedSearch:
         for node, score in zip(nodes, scoring.scores, strict=True):
             if score.status in (ScoreStatus.ERROR, ScoreStatus.INVALID):
                 self._queue.put_nowait(Delivery(usage=usage))
-                raise ServerFault(f"a step could not be scored: {score.detail}")
+                raise SearchStopped(f"a step could not be scored: {score.detail}")
             # A beginning that the scorer cannot read is worth nothing: it is not gone on with, and not elected.
             is_read = score.status is ScoreStatus.OK
             new += self._note(

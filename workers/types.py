@@ -416,6 +416,10 @@ DRAINED = "drained"
 """`error_kind` of an attempt that was cut short because its worker was told to send nothing more: no failure."""
 
 
+STOPPED = "search_stopped"
+"""`error_kind` of a search that could not go on: a failure of this task, and of no other."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskEnd:
     """The last word on an attempt: all its facts were delivered before, or it gave up with `error_kind`."""

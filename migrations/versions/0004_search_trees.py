@@ -19,8 +19,8 @@ TEXT = sa.Text()
 STRICT = {"sqlite_strict": True}
 KEYED = {"sqlite_strict": True, "sqlite_with_rowid": False}
 
-POOLS = "The samples of one problem (or of one beginning of a solution, or of one search) by one generator; shared by all "
-POOLS += "sweeps with the same seed"
+POOLS = "The samples of one problem (or of one beginning of a solution, or of one search) by one generator; "
+POOLS += "shared by all sweeps with the same seed"
 OLD_POOLS = (
     "The samples of one problem (or of one beginning of a solution) by one generator; shared by all sweeps "
 )

@@ -90,8 +90,8 @@ def cost_table(rows: Sequence[CostRow], width: int = 100) -> Table:
 
 def _costs_across(rows: Sequence[CostRow], selectors: Sequence[str]) -> Table:
     caption = (
-        "Means a problem. Drawn: steps, and of independent samples whole solutions. FLOPs: of the tokens that the policy "
-        "generated; in all: with what policy and scorer read. Then the percent of problems that are answered right."
+        "Means a problem. Drawn: steps, and of independent samples whole solutions. FLOPs: of the tokens that the "
+        "policy generated; in all: with what policy and scorer read. Then the percent of problems answered right."
     )
     table = _table("Accuracy and cost", "\nstrategy", caption)
     headers = ["\ndrawn", "\ntokens", "dis-\ncarded", "scorer\ntokens", "\nFLOPs", "\nin all"]

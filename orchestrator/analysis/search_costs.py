@@ -1,7 +1,7 @@
 """What each strategy spends at each budget, beside how right it is: generations, tokens, FLOPs.
 
 A search pays for every node that it draws, pruned ones and those of a lookahead included; independent samples pay for
-themselves. FLOPs are 2 x parameters x tokens (Wu 2408.00724, 2.7): `policy_flops` is the papers' rule, which charges the
+themselves. FLOPs are 2 x parameters x tokens (Wu 2408.00724): `policy_flops` is the papers' rule, which charges the
 policy's generated tokens alone; `all_flops` adds what policy and scorer read, and so can turn a ranking round.
 
 Pure: rows in, rows out.
@@ -11,10 +11,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from orchestrator.analysis.results import OVERALL, StrategyResults
 from orchestrator.spec.search_settings import search_name
-from orchestrator.store import SearchCost
+
+
+class Spent(Protocol):
+    """What the search for one problem has consumed."""
+
+    @property
+    def strategy(self) -> str:
+        """With its budget."""
+
+    @property
+    def nodes(self) -> int:
+        """Drawn."""
+
+    @property
+    def tokens(self) -> int:
+        """Generated."""
+
+    @property
+    def discarded_tokens(self) -> int:
+        """Of nodes that were given up."""
+
+    @property
+    def scorer_tokens(self) -> int:
+        """Read by the scorer."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Read by the policy."""
+
+    @property
+    def policy_parameters(self) -> int | None:
+        """Size of the policy."""
+
+    @property
+    def scorer_parameters(self) -> int | None:
+        """Size of the scorer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +83,7 @@ class CostRow:
     accuracies: Sequence[Accuracy]
 
 
-def cost_rows(strategies: Sequence[StrategyResults], costs: Sequence[SearchCost]) -> list[CostRow]:
+def cost_rows(strategies: Sequence[StrategyResults], costs: Sequence[Spent]) -> list[CostRow]:
     """Rows of all strategies at all budgets; independent samples at the budgets of the searches."""
     budgets = {budget for each in strategies if each.is_search for budget in _budgets(each)}
     size = next((cost.policy_parameters for cost in costs), None)
@@ -63,7 +99,7 @@ def _budgets(found: StrategyResults) -> list[int]:
     return sorted({row.budget for row in found.rows})
 
 
-def _search_row(found: StrategyResults, budget: int, costs: Sequence[SearchCost]) -> CostRow:
+def _search_row(found: StrategyResults, budget: int, costs: Sequence[Spent]) -> CostRow:
     own = [cost for cost in costs if cost.strategy == search_name(found.strategy, budget)]
     count = max(1, len(own))
     tokens = sum(cost.tokens for cost in own)

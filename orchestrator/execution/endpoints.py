@@ -23,7 +23,6 @@ from workers.probe import probe
 from workers.rewards import probe_scorer
 from workers.types import EndpointSettings, GeneratorSettings, ScorerSettings
 
-
 SEARCHES_CLAIMED = 16
 """Search tasks bring their trees along when they are resumed."""
 

@@ -14,7 +14,7 @@ from orchestrator.spec.strategies import SearchStrategy
 from workers.identity import fingerprint
 
 SEARCH_VERSION = 1
-"""Raised when a strategy, the cutting of steps or the seeds of nodes change, so that the same search finds another tree."""
+"""Raised when strategies, the cutting of steps or seeds of nodes change: then the same search finds another tree."""
 
 
 def searches_of(spec: SweepSpec) -> Iterator[tuple[SearchStrategy, int, str]]:

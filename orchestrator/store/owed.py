@@ -1,4 +1,6 @@
-"""What a task still owes: samples that are not stored, searches with their trees, or scores that are not final. Functions take their transaction.
+"""What a task still owes: samples that are not stored, scores that are not final, or a search with its tree.
+
+Functions take their transaction.
 
 A claimed task is handed out with exactly that, so a task that was interrupted is never paid for twice. Must not know
 leases.

@@ -168,6 +168,19 @@ class SearchCost:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A node of a search tree, to be shown."""
+
+    path: str
+    parent_path: str
+    child_index: int
+    text: str
+    ended: str
+    score: float | None
+    pruned_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutDemand:
     """A strategy wants the prefixes of stored solutions completed."""
 

@@ -40,6 +40,7 @@ from orchestrator.store.records import (
     LabelledSolution,
     LaneRecord,
     NewTask,
+    NodeRecord,
     OpenRun,
     PoolContent,
     PoolSamples,
@@ -238,6 +239,16 @@ class Store:
         """What each search of a sweep has consumed."""
         async with self._read() as tx:
             return await trees.search_costs(tx, sweep_id)
+
+    async def searches_for(self, sweep_id: int, external_id: str) -> dict[str, tuple[int, str]]:
+        """(Search, statement) by strategy with its budget, for a problem of a sweep."""
+        async with self._read() as tx:
+            return await trees.searches_for(tx, sweep_id, external_id)
+
+    async def tree(self, pool_id: int) -> list[NodeRecord]:
+        """The nodes of a search."""
+        async with self._read() as tx:
+            return await trees.tree(tx, pool_id)
 
     async def search_pools(self, sweep_id: int) -> dict[str, list[SweepPool]]:
         """The pools of what the searches of a sweep that are done have found, by strategy (with its budget)."""

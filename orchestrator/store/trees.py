@@ -1,6 +1,6 @@
-"""Search trees, read back: for a later attempt to replay, and for what they have cost. Functions take their transaction.
+"""Search trees, read back: for a later attempt to replay, to be shown, and for what they have cost.
 
-Nothing in a tree is ever changed. Must not know how it is searched.
+Functions take their transaction. Nothing in a tree is ever changed. Must not know how it is searched.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from orchestrator.store.backend import AnyRow, Transaction
 from orchestrator.store.catalog import chunks
-from orchestrator.store.records import SearchCost
+from orchestrator.store.records import NodeRecord, SearchCost
 from workers.types import NodeScore, SearchTask, Task, TreeNode
 
 TASKS = """SELECT t.id, t.attempt, t.lane_id, t.pool_id, p.problem_id, q.statement, q.content_hash, p.seed,
@@ -39,6 +39,25 @@ COSTS = """SELECT w.strategy, p.problem_id,
     FROM sweep_pools w JOIN pools p ON p.id = w.pool_id JOIN procedures c ON c.id = p.procedure_id
     JOIN generators g ON g.id = p.generator_id JOIN scorers r ON r.id = c.scorer_id
     WHERE w.sweep_id = :sweep_id ORDER BY w.strategy, p.problem_id"""
+
+
+SEARCHED = """SELECT w.strategy, q.external_id, q.statement, w.pool_id FROM sweep_pools w
+    JOIN pools p ON p.id = w.pool_id AND p.procedure_id IS NOT NULL JOIN problems q ON q.id = p.problem_id
+    WHERE w.sweep_id = :sweep_id AND q.external_id = :external_id ORDER BY w.strategy"""
+
+VIEW = """SELECT path, parent_path, child_index, step_text, ended, score, pruned_reason FROM v_tree
+    WHERE pool_id = :pool_id"""
+
+
+async def searches_for(tx: Transaction, sweep_id: int, external_id: str) -> dict[str, tuple[int, str]]:
+    """(Search, statement) by strategy with its budget, for a problem of a sweep."""
+    rows = await tx.rows(SEARCHED, sweep_id=sweep_id, external_id=external_id)
+    return {row.strategy: (row.pool_id, row.statement) for row in rows}
+
+
+async def tree(tx: Transaction, pool_id: int) -> list[NodeRecord]:
+    """The nodes of a search."""
+    return [NodeRecord(*row) for row in await tx.rows(VIEW, pool_id=pool_id)]
 
 
 async def owed_searches(tx: Transaction, task_ids: Sequence[int]) -> list[Task]:

@@ -28,7 +28,8 @@ V_SWEEP_POOLS = View(
         COALESCE(s.extractor_id, (SELECT MAX(id) FROM extractors)) AS extractor_id,
         COALESCE(s.grader_id, (SELECT MAX(id) FROM graders)) AS grader_id
     FROM sweep_pools sp JOIN sweeps s ON s.id = sp.sweep_id JOIN pools p ON p.id = sp.pool_id
-    GROUP BY s.id, s.name, sp.pool_id, p.problem_id, p.generator_id, p.prefix_id, p.procedure_id, s.extractor_id, s.grader_id""",
+    GROUP BY s.id, s.name, sp.pool_id, p.problem_id, p.generator_id, p.prefix_id, p.procedure_id,
+        s.extractor_id, s.grader_id""",
 )
 
 V_SAMPLES = View(
