@@ -115,10 +115,11 @@ class _Estimated:
 async def _read(
     store: Store, registered: Registered, grading: GradingService, columns: Sequence[ScoreColumn]
 ) -> list[PoolRecord]:
-    """All pools of independent solutions that hold samples, by id."""
-    pools = await store.sample_pools(registered.sweep_id)
-    records = await _read_pools(pools, store, registered, grading, columns)
-    return [record for record in records if record.counts.samples]
+    """All pools of independent solutions, those without a sample too: a problem that was never drawn is left out, and
+    counted as such."""
+    return await _read_pools(
+        await store.sample_pools(registered.sweep_id), store, registered, grading, columns
+    )
 
 
 async def _read_pools(

@@ -50,7 +50,7 @@ def render(found: StrategyResults, width: int = 100) -> list[Table]:
     compared = {row.selector for row in found.differences if row.value is not None} - {Kind.PASS}
     against = [row for row in found.differences if row.level == OVERALL and row.selector in compared]
     tables = [_budget_table("Accuracy", overall, _accuracy_caption(overall), _accuracy, width)]
-    if len(found.levels) > 1:
+    if len(found.levels) > 1 and any(row.value is not None for row in overall):
         tables.append(_level_table(found.rows, width))
     if against:
         caption = "Points, ± half of the 95% interval of the paired difference on the same problems."

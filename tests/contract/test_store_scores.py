@@ -202,6 +202,24 @@ async def test_what_scorers_consume_is_counted_apart(store: Store) -> None:
     assert await store.tokens_generated(it.world.sweep_id) == 40
 
 
+async def test_step_scores_are_shown_made_into_one_in_every_way(store: Store) -> None:
+    it = await scored(store, count=1, samples=2, task_size=2)
+    await draw_all(store, it.world)
+    await store.add_score_tasks(it.world.sweep_id)
+    (task,) = await claim(store, it.world, it.first)
+    one, other = scoring(task).scores
+    scores = (
+        replace(one, values=(0.5, 0.125, 1.0, 0.375)),
+        replace(other, values=(), status=ScoreStatus.TOO_LONG),
+    )
+    await write(store, it.world, FactBatch(scores=scores))
+    shown = "SELECT status, steps, last, lowest, mean, highest FROM v_scores ORDER BY trajectory_id"
+    assert await rows(store, shown) == [
+        ("ok", 4, 0.375, 0.125, 0.5, 1.0),
+        ("too_long", 0, None, None, None, None),
+    ]
+
+
 # Prefixes -------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +279,29 @@ async def test_labels_are_the_share_of_right_completions(store: Store) -> None:
         "SELECT trajectory_id & 1048575, step_index, rollouts, correct, soft, hard FROM v_labels ORDER BY 1",
     )
     assert labels == [(0, 0, 4, 1, 0.25, 1), (1, 0, 4, 0, 0.0, 0)]
+
+
+async def test_a_completion_that_failed_says_nothing_and_one_that_was_cut_is_not_right(store: Store) -> None:
+    it = await scored(store, count=1, samples=2, task_size=2)
+    await draw_all(store, it.world, ["ab", "ab"])
+    await label(store, it, rollouts=4, solutions=1)
+    (task,) = await completions(store, it)
+    drawn = (
+        sample(task, 0, answer="0"),
+        sample(task, 1, outcome=Outcome.TRUNCATED, answer=None),
+        sample(task, 2, outcome=Outcome.ERROR),
+        sample(task, 3, answer="?"),
+    )
+    await write(store, it.world, FactBatch(drawn, ends=(TaskEnd(task.task_id, task.attempt),)))
+    found = await store.ungraded(it.world.grader_id, it.world.sweep_id, 10)
+    await grade(store, it, [answer for answer in found if answer.text != "?"])
+    labels = "SELECT rollouts, correct, soft, hard FROM v_labels WHERE trajectory_id & 1048575 = 0"
+    assert await rows(store, labels) == [(2, 1, 0.5, 1)]
+    await store.choose_grading(
+        it.world.sweep_id, extractor_id=it.world.extractor_id, grader_id=it.world.grader_id
+    )
+    (solution, *_) = await store.labelled_solutions(it.world.sweep_id, "values", [(it.world.pool_ids[0], 2)])
+    assert (solution.rollouts, solution.correct, solution.is_whole) == ((2,), (1,), False)
 
 
 async def grade(store: Store, it: Scored, answers: Sequence[UngradedAnswer]) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -18,8 +21,10 @@ from orchestrator.spec.file import read_document
 from orchestrator.store import Store
 from orchestrator.sweep import RunOptions, RunReport, run_sweep
 from tests.fault_server import FaultServer
-from tests.reward_server import RewardFault, RewardServer
+from tests.reward_server import RewardFault, RewardServer, encode, probability
 from tests.sweep_world import NAME, SweepFolder, assert_same_rows, rows_of, ttc
+from workers.rewards.qwen import render as render_qwen
+from workers.steps import spans
 
 PRM = "qwen"
 ROLLOUTS = {"solutions": 8, "rollouts": 4}
@@ -81,6 +86,85 @@ async def test_a_sweep_draws_labels_and_scores_and_does_it_once(tmp_path: Path) 
         WHERE json_array_length(s.values_json) <> json_array_length(x.step_ends)""",
     )
     assert steps == [(0,)]
+
+
+async def test_a_reward_model_is_shown_the_problem_and_the_steps_and_nothing_of_the_policys_prompt(
+    tmp_path: Path,
+) -> None:
+    """One sample a problem: it is asked about like any other, and stored as the server gave it."""
+    folder = SweepFolder(tmp_path)
+    options: dict[str, Any] = {"api": "chat", "system": "You are a poet.", "prompt": "Think hard. {problem}"}
+    async with FaultServer() as policy, RewardServer(classes=2) as reward:
+        folder.write(policy.url, samples=1, more={"scorers": scorers(reward.url)}, **options)
+        await folder.run_here()
+    found = await rows(
+        folder,
+        """SELECT q.statement, x.text, x.step_ends, s.values_json FROM scores s
+        JOIN trajectories t ON t.id = s.trajectory_id JOIN trajectory_texts x ON x.trajectory_id = t.id
+        JOIN pools p ON p.id = t.pool_id JOIN problems q ON q.id = p.problem_id""",
+    )
+    shown = {
+        render_qwen(statement, [text[start:end] for start, end in spans(json.loads(ends))]): values
+        for statement, text, ends, values in found
+    }
+    assert len(shown) == 3
+    assert set(scored_texts(reward)) == set(shown)
+    for text, values in shown.items():
+        ids = encode(text)
+        wanted = [probability(ids[: i + 1]) for i, token in enumerate(ids) if token == reward.tag_id]
+        assert json.loads(values) == pytest.approx(wanted, abs=1e-7)
+
+
+AGGREGATIONS: dict[str, Callable[[Sequence[float]], float]] = {
+    "last": lambda values: values[-1],
+    "min": min,
+    "prod": math.prod,
+    "mean": fmean,
+    "max": max,
+}
+
+
+def right_or_not(prompt: str, seed: int) -> str:
+    """Four steps, no two samples alike, and the right answer in one of two."""
+    answer = int(prompt.removeprefix("What is ").partition(" ")[0]) + seed % 2
+    return f"With {seed} we begin.\n\nThen we go on.\n\nAnd on.\n\nThe answer is \\boxed{{{answer}}}."
+
+
+async def test_votes_go_by_the_aggregation_that_was_chosen(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path)
+    selectors = [
+        {"kind": kind, "scorer": "prm", "aggregation": how}
+        for kind in ("best-of-n", "weighted")
+        for how in AGGREGATIONS
+    ]
+    async with FaultServer(text=right_or_not) as policy, RewardServer(classes=2) as reward:
+        more = {"scorers": scorers(reward.url), "selectors": selectors}
+        folder.write(policy.url, problems=10, samples=7, more={**more, "budgets": [7]})
+        await folder.run_here()
+    scores = await rows(
+        folder,
+        """SELECT v.problem_id, v.verdict, s.values_json FROM v_samples v
+        JOIN scores s ON s.trajectory_id = v.trajectory_id""",
+    )
+    estimates = await rows(folder, "SELECT selector, problem_id, value FROM v_estimates")
+    found = {(selector, problem): value for selector, problem, value in estimates}
+    wanted: dict[tuple[str, int], float] = {}
+    for how, aggregate in AGGREGATIONS.items():
+        for problem in {row[0] for row in scores}:
+            own = [
+                (aggregate(json.loads(v)), verdict == "correct") for p, verdict, v in scores if p == problem
+            ]
+            right, wrong = (
+                sum(score for score, is_right in own if is_right is side) for side in (True, False)
+            )
+            wanted[f"best-of-n:prm.{how}", problem] = float(max(own)[1])
+            wanted[f"weighted:prm.{how}", problem] = float(right > wrong)
+    assert found == wanted
+    curves = {
+        tuple(value for (selector, _), value in sorted(wanted.items()) if selector.endswith(f".{how}"))
+        for how in AGGREGATIONS
+    }
+    assert len(curves) == len(AGGREGATIONS)  # so each of them shows
 
 
 async def test_labels_go_on_from_the_end_of_each_step(tmp_path: Path) -> None:

@@ -59,6 +59,23 @@ async def test_a_sweep_ends_with_every_sample_its_verdicts_and_results(folder: S
     assert found.rows == [("complete",)] or found.rows == [("done",)]
 
 
+def spelt(prompt: str, seed: int) -> str:
+    """Of five samples, three give the right answer in three spellings, and two one wrong one."""
+    number = int(prompt.removeprefix("What is ").partition(" ")[0])
+    right = (f"{number}", f"{number}.0", f"\\frac{{{2 * number}}}{{2}}")
+    answer = right[seed % 5] if seed % 5 < 3 else f"{number + 1}"
+    return f"The answer is \\boxed{{{answer}}}."
+
+
+async def test_the_vote_counts_answers_and_not_their_spellings(folder: SweepFolder) -> None:
+    async with FaultServer(text=spelt) as server:
+        folder.write(server.url, problems=3, samples=5, more={"budgets": [5], "selectors": ["majority"]})
+        await folder.run_here()
+    async with await Store.open(folder.database) as store:
+        found = await store.query("SELECT value FROM v_estimates")
+    assert found.rows == [(1.0,)] * 3
+
+
 async def test_what_the_store_holds_is_what_the_server_said(folder: SweepFolder) -> None:
     async with FaultServer() as server:
         folder.write(server.url, problems=2, samples=20)
@@ -188,6 +205,21 @@ async def test_errors_are_counted_stored_and_drawn_again_with_the_same_seed(fold
 
 def failing_prompt(beginning: str) -> Callable[[str], Fault | None]:
     return lambda prompt: Fault.SERVER_ERROR if prompt.startswith(beginning) else None
+
+
+async def test_problems_that_were_never_drawn_are_counted_as_left_out(folder: SweepFolder) -> None:
+    """An accuracy over the problems that got through says how many did not."""
+    async with FaultServer() as server:
+        limits = {"tokens": 1, "workers": 1}
+        folder.write(server.url, problems=8, samples=16, sweep_limits=limits, limits={"concurrency": 1})
+        report = (await folder.run_here()).report
+    assert report.conclusions is not None
+    (found,) = report.conclusions.strategies
+    assert 0 < report.samples_stored < 8 * 16
+    overall = [row for row in found.rows if row.level == "all"]
+    assert {row.problems + row.skipped for row in overall} == {8}
+    assert all(row.skipped for row in overall)
+    assert {row.level: row.problems for row in found.counts} == {"1": 4, "2": 4, "all": 8}
 
 
 async def test_the_token_cap_holds_over_all_runs(folder: SweepFolder) -> None:

@@ -26,6 +26,7 @@ BEST, WEIGHTED = Selector(Kind.BEST_OF_N, "prm"), Selector(Kind.WEIGHTED, "prm")
 FILTER = Selector(Kind.FILTER_VOTE, "prm", threshold=0.5)
 TOP = Selector(Kind.FILTER_VOTE, "prm", share=0.3)
 CHAINS = Selector(Kind.HIERARCHICAL, "prm", chain=2)
+ALONE = Selector(Kind.HIERARCHICAL, "prm", chain=1)
 
 
 def curve_of(ballots: Sequence[Ballots], selector: Selector, budgets: Sequence[int]) -> Curve:
@@ -59,6 +60,15 @@ class TestEnumeration:
         assert curve_of([ballots], FILTER, [2]).values[0, 0] == pytest.approx(0.5)
         nobody = pool([0, 0, 1], [True, False], [0.1, 0.2, 0.3])
         assert curve_of([nobody], FILTER, [3]).values[0, 0] == 1.0
+
+    @pytest.mark.parametrize("score", [0.0, 0.2, 1.0])
+    @pytest.mark.parametrize(("candidate", "value"), [(0, 1.0), (1, 0.0), (-1, 0.0)])
+    def test_a_single_sample_is_chosen_whatever_its_score(
+        self, candidate: int, value: float, score: float
+    ) -> None:
+        alone = pool([candidate], [True, False], [score])
+        for selector in (PASS, MAJORITY, BEST, WEIGHTED, FILTER, TOP, ALONE):
+            assert curve_of([alone], selector, [1]).values[0, 0] == value, selector.name
 
     def test_ties_count_as_their_expectation(self) -> None:
         assert curve_of([pool([0, 1, 2], [True, False, False])], MAJORITY, [3]).values[0, 0] == pytest.approx(

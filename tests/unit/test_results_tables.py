@@ -58,6 +58,13 @@ def test_nothing_stored_is_shown_as_that() -> None:
     assert OVERALL in printed(render(found([], [1, 4])))
 
 
+def test_problems_of_which_nothing_can_be_said_are_marked_and_counted() -> None:
+    text = printed(render(found([ballots(1, "1", 0, 0), ballots(2, "2", 0, 0)], [1, 4])))
+    assert "@1*" in text
+    assert "Accuracy by level" not in text
+    assert line_of(text.split("Samples by level")[1], OVERALL)[0] == "2"
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
 def test_table_fits_and_cuts_nothing(width: int) -> None:
     pools = [ballots(i, str(i % 5 + 1), 900 + 7 * i, 1148 - 7 * i) for i in range(40)]

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from orchestrator.errors import SpecError
 from orchestrator.spec.file import load_sweep, sweep_from, sweep_schema
 from orchestrator.spec.models import ModelSpec
-from orchestrator.spec.scorers import PrmScorer
+from orchestrator.spec.scorer_settings import scorer_fingerprint
+from orchestrator.spec.scorers import AnyScorer, PrmScorer
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import (
     config_json,
@@ -41,6 +42,19 @@ def sweep_data(**changes: Any) -> dict[str, Any]:
 def model(**changes: Any) -> ModelSpec:
     data = {"endpoints": ["http://h:8000/v1"], "model": "m", **changes}
     return sweep_from(sweep_data(models={"policy": data})).models["policy"]
+
+
+SCORERS: dict[str, dict[str, Any]] = {
+    "prm": {"kind": "prm", "format": "math-shepherd", "label_type": "hard"},
+    "generative": {"kind": "prm", "format": "generative", "label_type": "hard"},
+    "orm": {"kind": "orm"},
+    "judge": {"kind": "judge", "sampling": {"temperature": 1.0}},
+}
+
+
+def scorer(name: str, **changes: Any) -> AnyScorer:
+    data = {"endpoints": ["http://h:8000/v1"], "model": "m", **SCORERS[name], **changes}
+    return sweep_from(sweep_data(scorers={name: data})).scorers[name]
 
 
 def refused(data: dict[str, Any]) -> SpecError:
@@ -206,6 +220,60 @@ def test_fingerprint_is_stable() -> None:
     assert generator_fingerprint(model(revision="own"), revision="r") == generator_fingerprint(
         model(revision="own")
     )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"endpoints": ["http://elsewhere/v1"]},
+        {"texts_per_request": 7},
+        {"api_key_env": "MY_KEY"},
+        {"limits": {"concurrency": 3}},
+        {"parameters": 5},
+        {"aggregation": "prod"},
+        {"label_type": "soft"},
+        {"transport": "completions"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_scorer_fingerprint_ignores_what_does_not_change_a_step_score(change: dict[str, Any]) -> None:
+    assert scorer_fingerprint(scorer("prm", **change)) == scorer_fingerprint(scorer("prm"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *((name, {"model": "other"}) for name in SCORERS),
+        *((name, {"revision": "r2"}) for name in SCORERS),
+        *((name, {"too_long": "truncate"}) for name in SCORERS),
+        ("prm", {"format": "rlhflow-mistral"}),
+        ("prm", {"step_tag": "x"}),
+        ("prm", {"good_token": "x"}),
+        ("prm", {"bad_token": "x"}),
+        ("generative", {"prompt": "{problem}{solution}"}),
+        ("generative", {"sampling": {"temperature": 0.5}}),
+        ("generative", {"sampling": {"max_tokens": 5}}),
+        ("orm", {"format": "embedded-orm"}),
+        ("orm", {"system": "x"}),
+        ("orm", {"is_logit": True}),
+        ("judge", {"prompt": "{problem}{solution}"}),
+        ("judge", {"system": "x"}),
+        ("judge", {"sampling": {"temperature": 0.5}}),
+        ("judge", {"sampling": {"temperature": 1.0, "top_p": 0.5}}),
+        ("judge", {"judgements": 3}),
+    ],
+    ids=str,
+)
+def test_scorer_fingerprint_covers_what_changes_a_score(name: str, change: dict[str, Any]) -> None:
+    assert scorer_fingerprint(scorer(name, **change)) != scorer_fingerprint(scorer(name))
+
+
+@pytest.mark.parametrize("value", ["False", "no", "", 0, 1])
+def test_a_word_is_no_truth_value(value: Any) -> None:
+    """Taken for a text that is not empty, "False" would be true."""
+    data = {"endpoints": ["http://h/v1"], "model": "m", **SCORERS["orm"], "is_logit": value}
+    (finding,) = refused(sweep_data(scorers={"orm": data})).findings
+    assert finding.field == "scorers.orm.is_logit"
 
 
 def test_settings_of_a_worker() -> None:
