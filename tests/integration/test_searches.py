@@ -6,6 +6,7 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ async def test_killed_at_random_points_the_trees_are_those_of_a_calm_run(world: 
             "--no-preview",
             folder=world.folder.folder,
         )
-        await until(lambda: world.policy.requests >= target or command.has_ended, "some requests had come")
+        await until(partial(is_due, world, command, target), "some requests had come")
         kills += not command.has_ended
         command.kill()
         await command.ended()
@@ -165,6 +166,10 @@ async def test_killed_at_random_points_the_trees_are_those_of_a_calm_run(world: 
     # A kill loses what was in flight or not committed yet, and no more.
     lost = sum(world.policy.served.values()) - calm_draws
     assert lost <= kills * IN_FLIGHT
+
+
+def is_due(world: World, command: Command, requests: int) -> bool:
+    return command.has_ended or world.policy.requests >= requests
 
 
 async def test_a_scorer_that_breaks_its_contract_stops_the_search_and_spoils_nothing(world: World) -> None:
