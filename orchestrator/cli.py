@@ -180,6 +180,25 @@ def scaling(
 
 
 @app.command()
+def tree(
+    name: SweepName,
+    problem: Annotated[str, typer.Argument(help="Id of a problem, as in its file.", show_default=False)],
+    strategy: Annotated[
+        str | None, typer.Option(help="Strategy and budget, say beam@16; needed where there are several.")
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Pruned leaves as well, not just their number.")
+    ] = False,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the tree of a search for one problem: steps with their scores, pruned ones dim."""
+    from orchestrator.commands import show_tree
+
+    _await(show_tree(name, problem, strategy, _database(db), shows_all=whole, is_json=as_json))
+
+
+@app.command()
 def cancel(name: SweepName, db: Database = None) -> None:
     """Ask a running sweep to stop in order; `ttc resume` goes on with it."""
     from orchestrator.commands import cancel_sweep

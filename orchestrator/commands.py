@@ -43,6 +43,7 @@ from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import DEFAULT_STORE, store_url
 from orchestrator.store import Store
 from orchestrator.sweep import NOTHING_TO_DO, RunOptions, RunReport, run_sweep
+from orchestrator.tree_view import tree_view
 from workers.grading import GraderPool
 from workers.identity import MAX_SAMPLES_PER_POOL
 
@@ -230,13 +231,40 @@ async def show_scaling(
     """`ttc scaling`: how votes scale with the number of calls, measured, modelled, and predicted from few calls."""
     async with await Store.open(url, create=False) as store:
         conclusions = await _conclude(name, store, is_json=is_json)
-    found = strategy_of(conclusions.strategies, strategy)
+    found = strategy_of([each for each in conclusions.strategies if not each.is_search], strategy)
     scaling = scale_strategy(found, judge, calls, budgets)
     if is_json:
         show_json(vote_scaling_json(scaling))
         return
     for table in vote_scaling_tables(scaling):
         show(table)
+
+
+async def show_tree(
+    name: str, problem: str, strategy: str | None, url: str, *, shows_all: bool, is_json: bool
+) -> None:
+    """`ttc tree`: the tree of a search."""
+    async with await Store.open(url, create=False) as store:
+        _, registered = await recall(name, store)
+        found = await store.searches_for(registered.sweep_id, problem)
+        if not found:
+            raise UsageError.of(
+                "is not a problem that the sweep has searched", field="problem", value=repr(problem),
+                remedy="`select external_id from problems` lists the ids",
+            )  # fmt: skip
+        if strategy is None and len(found) == 1:
+            (strategy,) = found
+        if strategy not in found:
+            raise UsageError.of(
+                "is none of its searches", field="--strategy", value=repr(strategy),
+                remedy=f"name one of {', '.join(found)}",
+            )  # fmt: skip
+        pool_id, statement = found[strategy]
+        nodes = await store.tree(pool_id)
+    if is_json:
+        show_json([asdict(node) for node in nodes])
+    else:
+        show(tree_view(f"{strategy}: {statement}", nodes, shows_all=shows_all))
 
 
 async def cancel_sweep(name: str, url: str) -> None:

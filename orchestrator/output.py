@@ -33,11 +33,14 @@ EXACT = 1e6
 def conclusions_json(found: Conclusions, *, shows_first: bool = False) -> dict[str, Any]:
     """The results as plain values."""
     first = (
-        {"first_k": {each.strategy: _first_k_json(each) for each in found.strategies}} if shows_first else {}
+        {"first_k": {each.strategy: _first_k_json(each) for each in found.strategies if not each.is_search}}
+        if shows_first
+        else {}
     )
     return {
         "strategies": {each.strategy: results.to_json(each) for each in found.strategies},
         **first,
+        "costs": [asdict(each) for each in found.costs],
         "scoring": [asdict(each) for each in found.scoring],
         "grader_agreement": asdict(found.agreement),
         "scramble_alarm": found.scramble.is_alarm,
@@ -57,11 +60,14 @@ def show_conclusions(found: Conclusions, *, shows_first: bool = False, is_json: 
     width = min(console.width, WIDEST_RESULTS)
     for each in found.strategies:
         tables = results_tables.render(each, width)
-        if shows_first:
+        if shows_first and not each.is_search:
             tables.append(results_tables.first_k_table(results.first_k(each), width))
         for table in tables:
             console.print(table)
             console.print()
+    if found.costs:
+        console.print(results_tables.cost_table(found.costs, width))
+        console.print()
     if found.scoring:
         console.print(scoring_table(found.scoring))
         console.print()

@@ -18,6 +18,7 @@ from orchestrator.spec.file import sweep_from, validated
 from orchestrator.spec.models import ModelSpec
 from orchestrator.spec.scorer_settings import scorer_fingerprint, scorer_meaning
 from orchestrator.spec.scorers import AnyScorer, PrmScorer
+from orchestrator.spec.search_settings import procedure_fingerprint, procedure_params, searches_of
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import config_json, generator_fingerprint, generator_meaning
 from orchestrator.spec.yaml_text import Document
@@ -26,6 +27,7 @@ from orchestrator.store import (
     GoldStatus,
     LaneRecord,
     ProblemRecord,
+    ProcedureRecord,
     RolloutDemand,
     ScorerRecord,
     Store,
@@ -95,11 +97,15 @@ class Registered:
 
     def lane_of(self, generator_id: int) -> int:
         """The lane in which a generator draws."""
-        return next(lane.id for lane in self.lanes if lane.generator_id == generator_id)
+        return _sampling_lane(self.lanes, generator_id)
 
     def generator_of(self, model: str) -> int:
         """The generator that a model of the sweep file is."""
         return next(number for number, name in self.models.items() if name == model)
+
+
+def _sampling_lane(lanes: Sequence[LaneRecord], generator_id: int) -> int:
+    return next(lane.id for lane in lanes if lane.kind == "sample" and lane.generator_id == generator_id)
 
 
 async def register(spec: SweepSpec, problems: ProblemSet, store: Store, note: Note) -> Registered:
@@ -112,8 +118,9 @@ async def register(spec: SweepSpec, problems: ProblemSet, store: Store, note: No
     usable = await _register_problems(problems, store, note)
     named = await _register_names(spec, sweep.id, store)
     demands = await _register_pools(spec, sweep.id, usable, named, store)
+    searches = await _register_searches(spec, sweep.id, usable, named, store)
     is_same = before is not None and before.config_hash == sweep.config_hash
-    kept = {(each.pool_id, each.strategy) for each in demands}
+    kept = {(each.pool_id, each.strategy) for each in demands} | searches
     forgotten = await store.forget_pools(sweep.id, kept, keeps_prefixes=is_same)
     return _registered(
         spec,
@@ -154,11 +161,14 @@ class _Named:
 
 async def _register_names(spec: SweepSpec, sweep_id: int, store: Store) -> _Named:
     """Models that a strategy uses, and all scorers."""
-    used = [each.policy for each in spec.sampled] + [each.completer for each in spec.labelled]
+    used = [each.policy for each in spec.sampled] + [each.policy for each in spec.searched]
+    used += [each.completer for each in spec.labelled]
     models = {name: await _register_generator(name, spec.models[name], store) for name in dict.fromkeys(used)}
     scorers = {name: await _register_scorer(name, each, store) for name, each in spec.scorers.items()}
     served = [number for name, number in scorers.items() if spec.scorers[name].imported is None]
     lanes = await store.register_lanes(sweep_id, list(models.values()), served)
+    pairs = dict.fromkeys((models[each.policy], scorers[each.scorer]) for each in spec.searched)
+    lanes += [await store.register_search_lane(sweep_id, *pair) for pair in pairs]
     return _Named(models, scorers, lanes)
 
 
@@ -178,6 +188,31 @@ async def _register_pools(
     return demands
 
 
+async def _register_searches(
+    spec: SweepSpec, sweep_id: int, problem_ids: Sequence[int], named: _Named, store: Store
+) -> set[tuple[int, str]]:
+    """The searches of a sweep: (pool, strategy with its budget)."""
+    kept: set[tuple[int, str]] = set()
+    for strategy, budget, name in searches_of(spec):
+        scorer = spec.scorers[strategy.scorer]
+        scorer_print = scorer_fingerprint(scorer, revision=revision_of_scorer(scorer))
+        procedure_id = await store.register_procedure(
+            ProcedureRecord(
+                fingerprint=procedure_fingerprint(strategy, budget, scorer_print),
+                kind=strategy.algorithm,
+                budget=budget,
+                params_json=procedure_params(strategy),
+                scorer_id=named.scorers[strategy.scorer],
+            )
+        )
+        most = strategy.most_solutions(budget)
+        pools = await store.register_searches(
+            sweep_id, named.models[strategy.policy], procedure_id, spec.seed, name, problem_ids, most
+        )
+        kept |= {(pool_id, name) for pool_id in pools.values()}
+    return kept
+
+
 def _registered(
     spec: SweepSpec,
     sweep_id: int,
@@ -193,9 +228,7 @@ def _registered(
             source=each.source,
             solutions=each.solutions,
             generator_id=named.models[each.completer],
-            lane_id=next(
-                lane.id for lane in named.lanes if lane.generator_id == named.models[each.completer]
-            ),
+            lane_id=_sampling_lane(named.lanes, named.models[each.completer]),
             seed=spec.seed,
             rollouts=each.rollouts,
         )

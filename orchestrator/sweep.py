@@ -182,7 +182,7 @@ class _Run:
         registered = self.registered
         (before,) = await self.store.progress(registered.sweep_id)
         scored = await self.store.scoring(registered.sweep_id)
-        serving = {lane.scorer_id for lane in registered.lanes if lane.scorer_id is not None}
+        serving = {lane.scorer_id for lane in registered.lanes if lane.kind == "score"}
         return Tally(
             samples_wanted=before.samples_wanted,
             samples_before=before.samples_stored,
@@ -243,12 +243,16 @@ def worker_count(spec: SweepSpec, options: RunOptions) -> int:
 async def _lanes_with_work(store: Store, registered: Registered, options: RunOptions) -> list[LaneRecord]:
     """The lanes that have, or may come to have, something to do; models of the others need not be served."""
     drawing = set() if options.only_scores else await _generators_with_work(store, registered)
-    wanted = [lane for lane in registered.lanes if lane.scorer_id is not None or not options.only_scores]
+    if not options.only_scores:
+        await store.add_search_tasks(registered.sweep_id)
+    wanted = [lane for lane in registered.lanes if lane.kind == "score" or not options.only_scores]
+    searches = [lane.id for lane in wanted if lane.kind == "search"]
+    brings_more = bool(drawing) or await store.open_tasks(registered.sweep_id, searches) > 0
     return [
         lane
         for lane in wanted
-        if lane.generator_id in drawing
-        or (lane.scorer_id is not None and drawing)
+        if (lane.kind == "sample" and lane.generator_id in drawing)
+        or (lane.kind == "score" and brings_more)
         or await store.open_tasks(registered.sweep_id, [lane.id])
     ]
 
@@ -272,7 +276,7 @@ async def _add_tasks(store: Store, registered: Registered, served: ServedModels)
     """Turn what no task covers into new tasks."""
     covered = await _covered(store, registered.sweep_id)
     spans = {pool_id: [span for span, _ in each] for pool_id, each in covered.items()}
-    for generator_id in served.generators:
+    for generator_id in {each.generator_id for each in registered.demands} & {*served.generators}:
         pools = {each.pool_id for each in registered.demands if each.generator_id == generator_id}
         wanted = {pool: count for pool, count in registered.wanted.items() if pool in pools}
         planned = planner.plan(wanted, spans, served.task_samples(generator_id))

@@ -178,8 +178,8 @@ SWEEPS = (
     ),
     BadInput(
         "strategy kind",
-        (f"{SWEEP}:4:", "strategies[0].kind", "'beam'", "available: parallel"),
-        sweep(strategies="strategies: [{name: s, kind: beam, policy: policy, samples: 8, width: 4}]\n"),
+        (f"{SWEEP}:4:", "strategies[0].kind", "'annealing'", "parallel"),
+        sweep(strategies="strategies: [{name: s, kind: annealing, policy: policy, samples: 8, width: 4}]\n"),
     ),
     BadInput(
         "unknown policy",

@@ -33,9 +33,10 @@ NAME = "whole"
 PROBE_PROMPT = "What is 12 + 30?"
 COMMAND_TIMEOUT_S = 120.0
 
-PREFIX = "COALESCE(SUBSTR(y.text, 1, f.char_end), '')"
+PREFIX = "COALESCE(SUBSTR(y.text, 1, f.char_end), z.fingerprint, '')"
 PREFIXED = """LEFT JOIN prefixes f ON f.id = p.prefix_id
-    LEFT JOIN trajectory_texts y ON y.trajectory_id = f.trajectory_id"""
+    LEFT JOIN trajectory_texts y ON y.trajectory_id = f.trajectory_id
+    LEFT JOIN procedures z ON z.id = p.procedure_id"""
 
 TRAJECTORIES = f"""SELECT q.external_id, g.fingerprint, p.seed AS sweep_seed, t.sample_index, t.seed,
         t.outcome, t.finish_reason, t.completion_tokens, t.logprob_sum, t.error, t.parent_id,
@@ -63,11 +64,20 @@ ANSWERS = """SELECT q.external_id, q.gold_status, a.text, r.name, r.version, d.v
     LEFT JOIN graders r ON r.id = d.grader_id LEFT JOIN answers c ON c.id = d.cluster_id
     ORDER BY q.external_id, a.text, r.name, r.version"""
 
-SCORES = """SELECT q.external_id, g.fingerprint, t.sample_index, c.fingerprint, s.values_json, s.status, s.detail
+SCORES = """SELECT q.external_id, g.fingerprint, COALESCE(z.fingerprint, '') AS search, t.sample_index, c.fingerprint,
+        s.values_json, s.status, s.detail
     FROM scores s JOIN scorers c ON c.id = s.scorer_id JOIN trajectories t ON t.id = s.trajectory_id
     JOIN pools p ON p.id = t.pool_id JOIN problems q ON q.id = p.problem_id
-    JOIN generators g ON g.id = p.generator_id
-    ORDER BY q.external_id, g.fingerprint, t.sample_index, c.fingerprint"""
+    JOIN generators g ON g.id = p.generator_id LEFT JOIN procedures z ON z.id = p.procedure_id
+    ORDER BY q.external_id, g.fingerprint, search, t.sample_index, c.fingerprint"""
+
+NODES = """SELECT q.external_id, z.fingerprint, n.path, n.parent_path, n.child_index, n.depth, n.text,
+        n.completion_tokens, n.ended, n.finish_reason, n.seed, n.is_greedy, s.value, r.reason
+    FROM nodes n JOIN pools p ON p.id = n.pool_id JOIN procedures z ON z.id = p.procedure_id
+    JOIN problems q ON q.id = p.problem_id
+    LEFT JOIN node_scores s ON s.pool_id = n.pool_id AND s.path = n.path
+    LEFT JOIN prunings r ON r.pool_id = n.pool_id AND r.path = n.path
+    ORDER BY q.external_id, z.fingerprint, n.path"""
 
 LABELS = """SELECT q.external_id, t.sample_index, v.strategy, v.step_index, v.prefix_id, v.rollouts, v.correct
     FROM v_labels v JOIN trajectories t ON t.id = v.trajectory_id JOIN problems q ON q.id = v.problem_id
@@ -83,6 +93,7 @@ TABLES = {
     "tasks": TASKS,
     "answers": ANSWERS,
     "scores": SCORES,
+    "nodes": NODES,
     "labels": LABELS,
     "results": RESULTS,
 }
@@ -156,13 +167,14 @@ class SweepFolder:
         samples: int = 40,
         sweep_limits: Mapping[str, Any] | None = None,
         rollouts: Mapping[str, Any] | None = None,
+        searches: Sequence[Mapping[str, Any]] = (),
         more: Mapping[str, Any] | None = None,
         **sections: Any,
     ) -> Path:
         """Write problems and sweep.
 
-        `sections` go into the model, `sweep_limits` are the sweep's own, `rollouts` label its solutions, `more` are
-        sections of the sweep (scorers, selectors).
+        `sections` go into the model, `sweep_limits` are the sweep's own, `rollouts` label its solutions, `searches` are
+        further strategies, `more` are sections of the sweep (scorers, selectors).
         """
         self.write_problems(problems)
         model = {
@@ -182,6 +194,7 @@ class SweepFolder:
             "limits": {"workers": 2, "task_samples": 16, **(sweep_limits or {})},
             **(more or {}),
         }
+        sweep["strategies"] += [{"policy": "policy", "scorer": "prm", **each} for each in searches]
         if rollouts is not None:
             labels = {"name": "values", "kind": "rollouts", "source": "sampling", "completer": "policy"}
             sweep["strategies"].append({**labels, **rollouts})

@@ -9,7 +9,17 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from workers.types import FactBatch, StepScores, TaskEnd, Trajectory, Usage, merged_usage
+from workers.types import (
+    FactBatch,
+    NodeScore,
+    Pruning,
+    StepScores,
+    TaskEnd,
+    Trajectory,
+    TreeNode,
+    Usage,
+    merged_usage,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +27,9 @@ class Delivery:
     """The facts of one finished request, or the end of a task."""
 
     trajectories: tuple[Trajectory, ...] = ()
+    nodes: tuple[TreeNode, ...] = ()
+    node_scores: tuple[NodeScore, ...] = ()
+    prunings: tuple[Pruning, ...] = ()
     scores: tuple[StepScores, ...] = ()
     usage: Usage | None = None
     end: TaskEnd | None = None
@@ -24,7 +37,7 @@ class Delivery:
     @property
     def size(self) -> int:
         """Number of samples it says something of."""
-        return len(self.trajectories) + len(self.scores)
+        return len(self.trajectories) + len(self.nodes) + len(self.scores)
 
 
 Deliveries = asyncio.Queue[Delivery | None]
@@ -66,6 +79,9 @@ async def _gather(queue: Deliveries, held: list[Delivery], size: int, delay_s: f
 def _batch(deliveries: Sequence[Delivery]) -> FactBatch:
     return FactBatch(
         trajectories=tuple(each for delivery in deliveries for each in delivery.trajectories),
+        nodes=tuple(each for delivery in deliveries for each in delivery.nodes),
+        node_scores=tuple(each for delivery in deliveries for each in delivery.node_scores),
+        prunings=tuple(each for delivery in deliveries for each in delivery.prunings),
         scores=tuple(each for delivery in deliveries for each in delivery.scores),
         usage=merged_usage(delivery.usage for delivery in deliveries if delivery.usage),
         ends=tuple(delivery.end for delivery in deliveries if delivery.end),

@@ -12,6 +12,7 @@
     │       ├── ContentRefused        a content filter refused: an outcome of the sample
     │       └── Misconfigured         401, 403, 404, unknown model: an error of the sweep, not of a sample
     ├── Draining                      the worker was told to send nothing more: no word about the sample
+    ├── SearchStopped                 a step of a search could not be had: the search stops, and goes on in the next run
     ├── GradingError                  a grader process could not give a verdict
     └── StrategyError                 a strategy cannot be had: its name, its options, or what the name leads to
 
@@ -101,6 +102,10 @@ class Draining(WorkerError):
 
 class GradingError(WorkerError):
     """A grader could not give a verdict."""
+
+
+class SearchStopped(WorkerError):
+    """A step of a search could not be drawn or scored: the search stops, and goes on from its tree in the next run."""
 
 
 class StrategyError(WorkerError):

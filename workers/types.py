@@ -239,7 +239,38 @@ class ScoreTask:
         return len(self.items)
 
 
-Task = SampleTask | ScoreTask
+@dataclass(frozen=True, slots=True)
+class SearchTask:
+    """Search for solutions of one problem. `nodes` and `scores` are what earlier attempts have recorded."""
+
+    task_id: int
+    attempt: int
+    """Fence: the store ends the task only for its current attempt."""
+    lane_id: int
+    pool_id: int
+    problem_id: int
+    statement: str
+    content_hash: str
+    """Of the problem: with `seed`, what the seeds of all nodes derive from."""
+    seed: int
+    """The sweep's."""
+    generator_id: int
+    scorer_id: int
+    kind: str
+    """Name of the strategy: a built-in one, or `module:function`."""
+    params: str
+    """Its parameters, as JSON."""
+    budget: int
+    nodes: tuple[TreeNode, ...] = ()
+    scores: tuple[NodeScore, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Solutions it may find at most."""
+        return self.budget
+
+
+Task = SampleTask | ScoreTask | SearchTask
 """What a worker is given."""
 
 
@@ -277,18 +308,40 @@ class Trajectory:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """One step in a search tree; holds only its own suffix of the text."""
+class TreeNode:
+    """One step in a search tree, as drawn; holds only its own part of the text."""
 
-    search_id: int
-    node_index: int
-    parent_index: int | None
-    child_index: int
+    pool_id: int
+    path: str
+    """Child indices from the root, with dots: the key of the node within its search."""
     depth: int
     text: str
     completion_tokens: int
+    ended: str
+    """A `workers.strategies.NodeEnd`."""
     finish_reason: str | None
-    pruned_reason: str | None
+    seed: int
+    logprob_sum: float | None
+    is_greedy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeScore:
+    """What the scorer of a search says of the beginning that ends with a node."""
+
+    pool_id: int
+    path: str
+    scorer_id: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """A node that a search does not go on with, and why."""
+
+    pool_id: int
+    path: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +416,10 @@ DRAINED = "drained"
 """`error_kind` of an attempt that was cut short because its worker was told to send nothing more: no failure."""
 
 
+STOPPED = "search_stopped"
+"""`error_kind` of a search that could not go on: a failure of this task, and of no other."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskEnd:
     """The last word on an attempt: all its facts were delivered before, or it gave up with `error_kind`."""
@@ -378,7 +435,9 @@ class FactBatch:
     """Facts that travel and commit together, in one transaction (invariant I1)."""
 
     trajectories: tuple[Trajectory, ...] = ()
-    nodes: tuple[Node, ...] = ()
+    nodes: tuple[TreeNode, ...] = ()
+    node_scores: tuple[NodeScore, ...] = ()
+    prunings: tuple[Pruning, ...] = ()
     scores: tuple[StepScores, ...] = ()
     usage: tuple[Usage, ...] = ()
     ends: tuple[TaskEnd, ...] = ()

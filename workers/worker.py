@@ -19,12 +19,14 @@ from workers.errors import WorkerError
 from workers.generation import ModelClient
 from workers.rewards import RewardClient
 from workers.scoring import score_samples
+from workers.searching import run_search
 from workers.types import (
     DRAINED,
     FactBatch,
     GeneratorSettings,
     SampleTask,
     ScorerSettings,
+    ScoreTask,
     Task,
     TaskEnd,
     WorkerHealth,
@@ -134,7 +136,11 @@ class Worker:
             generator = self._generators[task.generator_id]
             return await draw_samples(task, generator, self._clients[generator.endpoint], queue)
         scorer = self._scorers[task.scorer_id]
-        return await score_samples(task, scorer, self._reward_clients[scorer.endpoint], queue)
+        judge = self._reward_clients[scorer.endpoint]
+        if isinstance(task, ScoreTask):
+            return await score_samples(task, scorer, judge, queue)
+        generator = self._generators[task.generator_id]
+        return await run_search(task, generator, self._clients[generator.endpoint], scorer, judge, queue)
 
 
 def _leaves(group: BaseExceptionGroup[WorkerError]) -> Iterator[BaseException]:

@@ -22,11 +22,14 @@ from orchestrator.analysis.estimation.selectors import Kind, Selector
 from orchestrator.analysis.grading_service import GradingService
 from orchestrator.analysis.pool_reading import PoolRecord, ScoreColumn, read_pool
 from orchestrator.analysis.results import ResultRow, StrategyResults
+from orchestrator.analysis.search_costs import CostRow, cost_rows
+from orchestrator.analysis.search_results import search_results
 from orchestrator.analysis.selection import ChosenSelector, chosen_selectors, needed_scores
 from orchestrator.problems.integrity import ScrambleCheck, scrambled_ratio
 from orchestrator.registration import Registered
+from orchestrator.spec.search_settings import search_name
 from orchestrator.spec.sections import SweepSpec
-from orchestrator.spec.strategies import ParallelStrategy
+from orchestrator.spec.strategies import ParallelStrategy, SearchStrategy
 from orchestrator.store import (
     Agreement,
     EstimateRecord,
@@ -53,6 +56,8 @@ class Conclusions:
     strategies: Sequence[StrategyResults]
     scoring: Sequence[Scoring]
     """What has become of the samples that each scorer was to score."""
+    costs: Sequence[CostRow]
+    """What each strategy has spent at each budget, and how right it is for that; none without a search."""
     agreement: Agreement
     """Of the mathematical grader, whose verdicts count, with the strict one."""
     scramble: ScrambleCheck
@@ -78,9 +83,14 @@ async def conclude(
         found = _results(strategy, own, await shelf.renew(own, wanted, progress))
         await shelf.publish(found.rows)
         strategies.append(found)
+    strategies += [
+        await _search_results(strategy, spec, registered, store, grading, chosen, numbers)
+        for strategy in spec.searched
+    ]
     return Conclusions(
         strategies,
         [_scoring(number, name, records) for number, name in registered.scorers.items()],
+        cost_rows(strategies, await store.search_costs(registered.sweep_id)) if spec.searched else (),
         await _agreement(registered, store),
         scramble_check(records),
     )
@@ -105,8 +115,20 @@ class _Estimated:
 async def _read(
     store: Store, registered: Registered, grading: GradingService, columns: Sequence[ScoreColumn]
 ) -> list[PoolRecord]:
-    """All pools by id, those without a sample too: a problem that was never drawn is left out, and counted as such."""
-    pools = await store.sample_pools(registered.sweep_id)
+    """All pools of independent solutions, those without a sample too: a problem that was never drawn is left out, and
+    counted as such."""
+    return await _read_pools(
+        await store.sample_pools(registered.sweep_id), store, registered, grading, columns
+    )
+
+
+async def _read_pools(
+    pools: Sequence[SweepPool],
+    store: Store,
+    registered: Registered,
+    grading: GradingService,
+    columns: Sequence[ScoreColumn],
+) -> list[PoolRecord]:
     answers = await store.sweep_answers(registered.sweep_id, grading.primary_id)
     scorer_ids, extractor_id = list(registered.scorers), registered.rules.extractor_id
 
@@ -208,6 +230,29 @@ def _by_view(
             score = None
         groups.setdefault((score, selector.chain), []).append(selector)
     return list(groups.items())
+
+
+async def _search_results(
+    strategy: SearchStrategy,
+    spec: SweepSpec,
+    registered: Registered,
+    store: Store,
+    grading: GradingService,
+    chosen: Sequence[ChosenSelector],
+    numbers: Mapping[str, int],
+) -> StrategyResults:
+    """Results of a strategy that searches: all that each search found is voted on, at the budget it had."""
+    pools = await store.search_pools(registered.sweep_id)
+    columns = _columns(registered, chosen)
+    found = {
+        budget: await _read_pools(
+            pools.get(search_name(strategy.name, budget), []), store, registered, grading, columns
+        )
+        for budget in sorted(strategy.budgets)
+    }
+    result = search_results(strategy.name, found, [each.selector for each in chosen])
+    await _Shelf(store, registered.sweep_id, strategy.name, numbers).publish(result.rows)
+    return result
 
 
 def _results(

@@ -105,7 +105,9 @@ class StrategyResults:
     """Estimates of single problems by name of the selector, for further comparisons."""
     levels: Levels
     pools: Mapping[str, Sequence[Ballots]]
-    """What each selector looked at, in the order of the rows of its curve."""
+    """What each selector looked at, in the order of the rows of its curve (of a search: at the largest budget)."""
+    is_search: bool = False
+    """Every budget has pools of its own: nothing can be drawn from them, and their order means nothing."""
 
     @property
     def problem_ids(self) -> list[int]:

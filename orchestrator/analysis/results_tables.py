@@ -13,6 +13,7 @@ from rich.text import Text
 
 from orchestrator.analysis.estimation.selectors import Kind
 from orchestrator.analysis.results import OVERALL, CountRow, DifferenceRow, ResultRow, StrategyResults
+from orchestrator.analysis.search_costs import CostRow
 
 NOTHING = "–"
 STYLES = {Kind.PASS: "cyan", Kind.MAJORITY: "green"}
@@ -78,6 +79,48 @@ def difference_table(rows: Sequence[DifferenceRow]) -> Table:
         ends = (NOTHING if end is None else f"{100 * end:+.1f}" for end in (row.low, row.high))
         _add_row(table, row.level, (_points(row, 0), *map(Text, ends), Text(f"{row.problems:,}")))
     return table
+
+
+def cost_table(rows: Sequence[CostRow], width: int = 100) -> Table:
+    """What each strategy spends a problem at each budget, beside its accuracy by as many selectors as fit."""
+    selectors = list(dict.fromkeys(each.selector for row in rows for each in row.accuracies))
+    tables = (_costs_across(rows, selectors[:count]) for count in range(len(selectors), 0, -1))
+    return next((table for table in tables if _fits(table, width)), _costs_across(rows, selectors[:1]))
+
+
+def _costs_across(rows: Sequence[CostRow], selectors: Sequence[str]) -> Table:
+    caption = (
+        "Means a problem. Drawn: steps, and of independent samples whole solutions. FLOPs: of the tokens that the "
+        "policy generated; in all: with what policy and scorer read. Then the percent of problems answered right."
+    )
+    table = _table("Accuracy and cost", "\nstrategy", caption)
+    headers = ["\ndrawn", "\ntokens", "dis-\ncarded", "scorer\ntokens", "\nFLOPs", "\nin all"]
+    headers += [each.replace(":", ":\n", 1) if ":" in each else f"\n{each}" for each in selectors]
+    for header in headers:
+        table.add_column(Text(header), justify="right", no_wrap=True)
+    for row in rows:
+        found = {each.selector: each.value for each in row.accuracies}
+        _add_row(
+            table,
+            f"{row.strategy}@{row.budget}",
+            (
+                Text(f"{row.generations:,.0f}"),
+                Text(f"{row.tokens:,.0f}"),
+                _or_nothing(row.discarded, ".0%"),
+                _or_nothing(row.scorer_tokens, ",.0f"),
+                _or_nothing(row.policy_flops, ".1e"),
+                _or_nothing(row.all_flops, ".1e"),
+                *(
+                    _or_nothing(None if found.get(each) is None else 100 * found[each], ".1f")
+                    for each in selectors
+                ),
+            ),
+        )
+    return table
+
+
+def _or_nothing(value: float | None, form: str) -> Text:
+    return Text(NOTHING, "dim") if value is None else Text(format(value, form))
 
 
 Cell = Callable[..., Text]

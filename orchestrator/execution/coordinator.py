@@ -39,7 +39,7 @@ from orchestrator.execution.scheduler import (
 )
 from orchestrator.store import LaneRecord, Store, Writer
 from orchestrator.store.patience import patiently
-from workers.types import DRAINED, FactBatch, GeneratorSettings, SampleTask, Task
+from workers.types import DRAINED, STOPPED, FactBatch, GeneratorSettings, SampleTask, Task
 
 Result = TypeVar("Result")
 
@@ -320,7 +320,7 @@ class Coordinator:
             self._grading.wake()
             self._has_news.set()
         for end in batch.ends:
-            if end.error_kind not in (None, DRAINED):
+            if end.error_kind not in (None, DRAINED, STOPPED):
                 raise SweepFailed(f"{end.error_kind}: {end.error_text}")
         samples = Counter(trajectory.task_id for trajectory in batch.trajectories)
         samples.update(score.task_id for score in batch.scores)
@@ -409,7 +409,7 @@ class Coordinator:
 
 def _preview_lane(context: RunContext) -> int | None:
     """The lane whose first sample is shown before anything else is sent; None: no preview."""
-    drawing = [lane.id for lane in context.lanes if lane.generator_id is not None]
+    drawing = [lane.id for lane in context.lanes if lane.kind == "sample"]
     return drawing[0] if drawing and context.is_previewed else None
 
 

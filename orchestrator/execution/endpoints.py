@@ -23,6 +23,9 @@ from workers.probe import probe
 from workers.rewards import probe_scorer
 from workers.types import EndpointSettings, GeneratorSettings, ScorerSettings
 
+SEARCHES_CLAIMED = 16
+"""Search tasks bring their trees along when they are resumed."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServedModels:
@@ -41,7 +44,11 @@ class ServedModels:
         """How much of a lane a worker may hold."""
         if lane.generator_id is not None:
             generator = self.generators[lane.generator_id]
-            return LaneSettings(generator.endpoint.concurrency * generator.samples_per_request)
+            # A search waits for its scorer as often as for its policy: lookahead keeps the policy busy meanwhile.
+            samples = generator.endpoint.concurrency * generator.samples_per_request
+            if lane.kind == "search":
+                return LaneSettings(samples, claim_tasks=SEARCHES_CLAIMED)
+            return LaneSettings(samples)
         assert lane.scorer_id is not None
         scorer = self.scorers[lane.scorer_id]
         samples = scorer.endpoint.concurrency * scorer.texts_per_request
@@ -60,11 +67,11 @@ async def serve_models(
         generators: dict[int, GeneratorSettings] = {}
         scorers: dict[int, ScorerSettings] = {}
         for lane in lanes:
-            if lane.generator_id is not None:
+            if lane.generator_id is not None and lane.generator_id not in generators:
                 settings = await _generator(spec, registered, lane.generator_id, stack, reporter)
                 endpoint = share_of(settings.endpoint, workers)
                 generators[lane.generator_id] = replace(settings, endpoint=endpoint)
-            elif lane.scorer_id is not None:
+            if lane.scorer_id is not None and lane.scorer_id not in scorers:
                 scorer = await _scorer(spec, registered, lane.scorer_id, stack, reporter)
                 scorers[lane.scorer_id] = replace(scorer, endpoint=share_of(scorer.endpoint, workers))
         yield ServedModels(generators, scorers, size)

@@ -12,7 +12,7 @@ from orchestrator.nearest import suggestion
 from orchestrator.spec.scorer_settings import scorer_fingerprint
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import generator_fingerprint
-from orchestrator.spec.strategies import RolloutsStrategy
+from orchestrator.spec.strategies import RolloutsStrategy, SearchStrategy
 
 Path = tuple[str | int, ...]
 
@@ -42,6 +42,8 @@ def _policies(sweep: SweepSpec) -> Iterator[Issue]:
 
 def _greedy(sweep: SweepSpec) -> Iterator[Issue]:
     for index, strategy in enumerate(sweep.strategies):
+        if isinstance(strategy, SearchStrategy):
+            continue  # _searches says more
         is_labelling = isinstance(strategy, RolloutsStrategy)
         name, count = (
             (strategy.completer, strategy.rollouts)
@@ -78,6 +80,36 @@ def _rollouts(sweep: SweepSpec) -> Iterator[Issue]:
             yield Issue((*place, "completer"), message, "name a model that is served")
 
 
+def _searches(sweep: SweepSpec) -> Iterator[Issue]:
+    for index, strategy in enumerate(sweep.strategies):
+        if not isinstance(strategy, SearchStrategy):
+            continue
+        place: Path = ("strategies", index)
+        scorer = sweep.scorers.get(strategy.scorer)
+        if scorer is None:
+            remedy = suggestion(strategy.scorer, sweep.scorers, "name one of the scorers")
+            yield Issue((*place, "scorer"), "is not the name of a scorer", remedy, ("scorers",))
+        elif scorer.kind != "prm" or scorer.imported is not None:
+            message = "a search is guided by a process reward model that is served"
+            yield Issue((*place, "scorer"), message, "name one of kind prm", ("scorers", strategy.scorer))
+        model = sweep.models.get(strategy.policy)
+        if model is not None and model.imported is not None:
+            yield Issue(
+                (*place, "policy"),
+                "its samples were imported: it can draw no steps",
+                "name a model that is served",
+            )
+        elif model is not None and model.sampling.temperature == 0 and strategy.algorithm != "greedy":
+            message = "temperature 0 draws the same child again and again"
+            yield Issue(
+                ("models", strategy.policy, "sampling", "temperature"),
+                message,
+                "raise the temperature",
+                place,
+            )
+        yield from _repeated(strategy.budgets, "budgets", (), place)
+
+
 def _greedy_requests(sweep: SweepSpec) -> Iterator[Issue]:
     for name, model in sweep.models.items():
         count = model.samples_per_request
@@ -102,13 +134,12 @@ def _names(sweep: SweepSpec) -> Iterator[Issue]:
     yield from _repeated([strategy.name for strategy in sweep.strategies], "strategies", ("name",))
 
 
-def _repeated(values: Sequence[object], field: str, below: Path) -> Iterator[Issue]:
+def _repeated(values: Sequence[object], field: str, below: Path, above: Path = ()) -> Iterator[Issue]:
     for index, value in enumerate(values):
         first = values.index(value)
         if first != index:
-            yield Issue(
-                (field, index, *below), "is there already", "remove or change one", (field, first, *below)
-            )
+            place, related = ((*above, field, number, *below) for number in (index, first))
+            yield Issue(place, "is there already", "remove or change one", related)
 
 
 def _same_generators(sweep: SweepSpec) -> Iterator[Issue]:
@@ -162,6 +193,7 @@ _CHECKS: tuple[Callable[[SweepSpec], Iterator[Issue]], ...] = (
     _policies,
     _greedy,
     _rollouts,
+    _searches,
     _greedy_requests,
     _budgets,
     _names,

@@ -24,7 +24,7 @@ from orchestrator.spec.selectors import (
     PassSelector,
     WeightedSelector,
 )
-from orchestrator.spec.strategies import AnyStrategy, ParallelStrategy, RolloutsStrategy
+from orchestrator.spec.strategies import AnyStrategy, ParallelStrategy, RolloutsStrategy, SearchStrategy
 
 
 class SweepLimits(Section):
@@ -72,6 +72,11 @@ class SweepSpec(Section):
     def labelled(self) -> tuple[RolloutsStrategy, ...]:
         """The strategies that label the steps of solutions."""
         return tuple(each for each in self.strategies if isinstance(each, RolloutsStrategy))
+
+    @property
+    def searched(self) -> tuple[SearchStrategy, ...]:
+        """The strategies that search."""
+        return tuple(each for each in self.strategies if isinstance(each, SearchStrategy))
 
     @property
     def budget_grid(self) -> tuple[int, ...]:

@@ -49,9 +49,15 @@ class Queued(Generic[T]):
 
 def weigh(batch: FactBatch) -> tuple[int, int]:
     """(rows, characters of text) of a batch."""
-    rows = sum(map(len, (batch.trajectories, batch.nodes, batch.scores, batch.usage, batch.ends)))
+    rows = sum(map(len, _tables(batch)))
     texts = sum(len(t.text) for t in batch.trajectories) + sum(len(n.text) for n in batch.nodes)
     return rows, texts
+
+
+def _tables(batch: FactBatch) -> tuple[tuple[object, ...], ...]:
+    return (
+        batch.trajectories, batch.nodes, batch.node_scores, batch.prunings, batch.scores, batch.usage, batch.ends,
+    )  # fmt: skip
 
 
 def merged(batches: Iterable[FactBatch]) -> FactBatch:
@@ -62,6 +68,8 @@ def merged(batches: Iterable[FactBatch]) -> FactBatch:
     return FactBatch(
         tuple(fact for batch in every for fact in batch.trajectories),
         tuple(fact for batch in every for fact in batch.nodes),
+        tuple(fact for batch in every for fact in batch.node_scores),
+        tuple(fact for batch in every for fact in batch.prunings),
         tuple(fact for batch in every for fact in batch.scores),
         tuple(fact for batch in every for fact in batch.usage),
         tuple(fact for batch in every for fact in batch.ends),

@@ -29,8 +29,8 @@ _PROBLEMS = bulk(
 )
 _POOLS = bulk(
     schema.pools,
-    "(problem_id, generator_id, seed) WHERE prefix_id IS NULL DO NOTHING",
-    without=("id", "prefix_id"),
+    "(problem_id, generator_id, seed) WHERE prefix_id IS NULL AND procedure_id IS NULL DO NOTHING",
+    without=("id", "prefix_id", "procedure_id"),
 )
 _SWEEP_LANES = bulk(schema.sweep_lanes, "(sweep_id, lane_id) DO NOTHING")
 _SWEEP_POOLS = bulk(
@@ -240,7 +240,8 @@ async def register_pools(
     pools: dict[int, int] = {}
     for chunk in chunks(wanted):
         sql = """SELECT id, problem_id FROM pools
-            WHERE problem_id IN :ids AND generator_id = :generator_id AND seed = :seed AND prefix_id IS NULL"""
+            WHERE problem_id IN :ids AND generator_id = :generator_id AND seed = :seed
+                AND prefix_id IS NULL AND procedure_id IS NULL"""
         rows = await tx.rows(sql, ids=chunk, generator_id=generator_id, seed=seed)
         pools.update({row.problem_id: row.id for row in rows})
     await tx.insert(_SWEEP_POOLS, [(sweep_id, pools[problem], strategy, samples) for problem in wanted])

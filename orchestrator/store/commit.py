@@ -33,10 +33,12 @@ _TRAJECTORIES = bulk(
 _TEXTS = bulk(facts.trajectory_texts, "(trajectory_id) DO NOTHING")
 _ANSWERS = bulk(facts.answers, "(id) DO NOTHING")
 _EXTRACTIONS = bulk(facts.extractions, "(trajectory_id, extractor_id) DO NOTHING")
-_NODES = bulk(facts.nodes, "(search_id, node_index) DO NOTHING")
+_NODES = bulk(facts.nodes, "(pool_id, path) DO NOTHING")
+_NODE_SCORES = bulk(facts.node_scores, "(pool_id, path, scorer_id) DO NOTHING")
+_PRUNINGS = bulk(facts.prunings, "(pool_id, path) DO NOTHING")
 _USAGE = bulk(facts.usage, f"(task_id, attempt, role) DO UPDATE SET {_ADDED}")
 _SCORING_DUE = """UPDATE tasks SET state = 0 WHERE state = 2 AND id IN (
-    SELECT k.id FROM tasks t JOIN lanes l ON l.id = t.lane_id AND l.kind = 'sample'
+    SELECT k.id FROM tasks t JOIN lanes l ON l.id = t.lane_id AND l.kind IN ('sample', 'search')
     JOIN tasks k ON k.pool_id = t.pool_id AND k.sample_start = t.sample_start
     JOIN lanes m ON m.id = k.lane_id AND m.kind = 'score' WHERE t.id IN :ids)"""
 _EVENTS = bulk(schema.events, "DO NOTHING", without=("id",))
@@ -52,6 +54,8 @@ async def write(
     if sequence is None or await _is_new(tx, run_id, sequence):
         await _write_samples(tx, batch, extractor_id)
         await tx.insert(_NODES, rows.node_rows(batch))
+        await tx.insert(_NODE_SCORES, rows.node_score_rows(batch))
+        await tx.insert(_PRUNINGS, rows.pruning_rows(batch))
         await tx.insert(SCORE_ROWS, rows.score_rows(batch))
         await tx.insert(_USAGE, rows.usage_rows(batch))
     ended, stale = await _end_tasks(tx, batch.ends, run_id)

@@ -154,51 +154,44 @@ trajectory_prefixes = sa.Table(
     **KEYED,
 )
 
-searches = sa.Table(
-    "searches",
-    metadata,
-    key("Search"),
-    ref("sweep_id", "sweeps.id", "Sweep"),
-    ref("problem_id", "problems.id", "Problem"),
-    ref("generator_id", "generators.id", "Generator"),
-    col("strategy", TEXT, "Strategy"),
-    col("params_json", TEXT, "Parameters of the strategy, as JSON"),
-    col("seed", BIG, "Seed"),
-    col("budget", INT, "Generations allowed"),
-    col("state", TEXT, "pending, running, done or failed", server_default="pending"),
-    sa.UniqueConstraint(
-        "sweep_id", "problem_id", "generator_id", "strategy", "params_json", "seed", "budget"
-    ),
-    comment="Tree searches, one a problem",
-    **STRICT,
-)
-
 nodes = sa.Table(
     "nodes",
     metadata,
-    ref("search_id", "searches.id", "Search", primary_key=True),
-    col("node_index", INT, "Node, in order of creation", primary_key=True),
-    col("parent_index", INT, "Parent node; NULL: the root", nullable=True),
+    ref("pool_id", "pools.id", "Search: the pool of what it finds", primary_key=True),
+    col("path", TEXT, "Child indices from the root, with dots: 0.3.1", primary_key=True),
+    col("parent_path", TEXT, "Path of its parent; empty: the root"),
     col("child_index", INT, "Which child of its parent"),
-    col("depth", INT, "Steps from the root"),
+    col("depth", SMALL, "Steps from the root"),
     col("text", TEXT, "This step only; v_tree shows the whole path"),
     col("completion_tokens", INT, "Tokens generated for this step"),
+    col("ended", TEXT, "step (the solution goes on), finished, truncated, empty or error"),
     col("finish_reason", TEXT, "The server's finish reason", nullable=True),
-    col("kept", FLAG, "Not pruned"),
-    col("pruned_reason", TEXT, "Why it was pruned", nullable=True),
-    sa.UniqueConstraint("search_id", "parent_index", "child_index"),
-    comment="Steps of search trees",
+    col("seed", BIG, "Seed of its draw"),
+    col("logprob_sum", REAL, "Sum of the log-probabilities of its tokens", nullable=True),
+    col("is_greedy", FLAG, "Drawn at temperature 0, to look ahead"),
+    comment="Steps of search trees; the root is the problem, and has no row",
+    **KEYED,
+)
+
+prunings = sa.Table(
+    "prunings",
+    metadata,
+    col("pool_id", INT, "Search", primary_key=True),
+    col("path", TEXT, "Node", primary_key=True),
+    col("reason", TEXT, "Why it was not gone on with"),
+    sa.ForeignKeyConstraint(["pool_id", "path"], ["nodes.pool_id", "nodes.path"]),
+    comment="Nodes that a search gave up",
     **KEYED,
 )
 
 node_scores = sa.Table(
     "node_scores",
     metadata,
-    col("search_id", INT, "Search", primary_key=True),
-    col("node_index", INT, "Node", primary_key=True),
+    col("pool_id", INT, "Search", primary_key=True),
+    col("path", TEXT, "Node", primary_key=True),
     ref("scorer_id", "scorers.id", "Scorer", primary_key=True),
-    col("value", REAL, "Score"),
-    sa.ForeignKeyConstraint(["search_id", "node_index"], ["nodes.search_id", "nodes.node_index"]),
+    col("value", REAL, "Score of the beginning that ends with the node"),
+    sa.ForeignKeyConstraint(["pool_id", "path"], ["nodes.pool_id", "nodes.path"]),
     comment="Scores of nodes",
     **KEYED,
 )

@@ -1,4 +1,6 @@
-"""What a task still owes: samples that are not stored, or scores that are not final. Functions take their transaction.
+"""What a task still owes: samples that are not stored, scores that are not final, or a search with its tree.
+
+Functions take their transaction.
 
 A claimed task is handed out with exactly that, so a task that was interrupted is never paid for twice. Must not know
 leases.
@@ -15,6 +17,7 @@ from orchestrator.store import facts
 from orchestrator.store.backend import AnyRow, Transaction, bulk
 from orchestrator.store.catalog import chunks
 from orchestrator.store.spans import missing
+from orchestrator.store.trees import owed_searches
 from workers.identity import SAMPLES_PER_POOL_BITS, prefixed, seed_base
 from workers.types import SampleTask, ScoreItem, ScoreTask, Task
 
@@ -82,6 +85,8 @@ async def owed(tx: Transaction, kind: str, task_ids: Sequence[int], run_id: int)
         return []
     if kind == "sample":
         return await _owed_samples(tx, list(task_ids))
+    if kind == "search":
+        return await owed_searches(tx, task_ids)
     extractor_id = await tx.scalar(EXTRACTOR, run_id=run_id)
     return [await _owed_scores(tx, row, extractor_id) for row in await tx.rows(SCORES, ids=list(task_ids))]
 

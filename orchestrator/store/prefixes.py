@@ -22,7 +22,9 @@ from workers.identity import prefix_id
 _PREFIXES = bulk(facts.prefixes, "(id) DO NOTHING")
 _OF_TRAJECTORY = bulk(facts.trajectory_prefixes, "(trajectory_id, step_index) DO NOTHING")
 _POOLS = bulk(
-    schema.pools, "(prefix_id, generator_id, seed) WHERE prefix_id IS NOT NULL DO NOTHING", without=("id",)
+    schema.pools,
+    "(prefix_id, generator_id, seed) WHERE prefix_id IS NOT NULL DO NOTHING",
+    without=("id", "procedure_id"),
 )
 _SWEEP_POOLS = bulk(
     schema.sweep_pools, "(sweep_id, pool_id, strategy) DO UPDATE SET samples = excluded.samples"

@@ -15,7 +15,8 @@ from orchestrator.store.records import (
 
 COVERAGE = """SELECT sp.pool_id, p.problem_id, p.generator_id, sp.samples AS samples_wanted, sp.strategy
     FROM sweep_pools sp JOIN pools p ON p.id = sp.pool_id
-    WHERE sp.sweep_id = :sweep_id AND p.prefix_id IS NULL ORDER BY sp.pool_id, sp.strategy"""
+    WHERE sp.sweep_id = :sweep_id AND p.prefix_id IS NULL AND p.procedure_id IS NULL
+    ORDER BY sp.pool_id, sp.strategy"""
 
 TASK_SPANS = """SELECT t.pool_id, t.sample_start, t.sample_count, t.state
     FROM (SELECT DISTINCT sp.pool_id FROM sweep_pools sp JOIN pools p ON p.id = sp.pool_id
@@ -46,7 +47,7 @@ async def pool_contents(tx: Transaction, fingerprint: str, seed: int) -> dict[st
     """What the pools of whole solutions of a generator hold, by content hash of their problem."""
     rows = await tx.rows(
         f"""SELECT q.content_hash, COUNT(*), SUM(COALESCE(t.completion_tokens, 0)), SUM(t.latency_s)
-        {_HELD} AND p.prefix_id IS NULL GROUP BY q.content_hash""",
+        {_HELD} AND p.prefix_id IS NULL AND p.procedure_id IS NULL GROUP BY q.content_hash""",
         fingerprint=fingerprint,
         seed=seed,
     )
@@ -69,7 +70,7 @@ async def mean_steps(tx: Transaction, fingerprint: str, seed: int) -> float | No
     commas = "LENGTH(x.step_ends) - LENGTH(REPLACE(x.step_ends, ',', ''))"
     found = await tx.scalar(
         f"""SELECT AVG(CAST(1 + {commas} AS DOUBLE PRECISION))
-        FROM generators g JOIN pools p ON p.generator_id = g.id AND p.prefix_id IS NULL
+        FROM generators g JOIN pools p ON p.generator_id = g.id AND p.prefix_id IS NULL AND p.procedure_id IS NULL
         JOIN trajectories t ON t.id >= CAST(p.id AS BIGINT) * 1048576
             AND t.id < (CAST(p.id AS BIGINT) + 1) * 1048576
         JOIN trajectory_texts x ON x.trajectory_id = t.id
@@ -85,6 +86,7 @@ async def scores_held(tx: Transaction, scorer: str, fingerprint: str, seed: int)
     return int(
         await tx.scalar(
             """SELECT COUNT(*) FROM generators g JOIN pools p ON p.generator_id = g.id AND p.prefix_id IS NULL
+                AND p.procedure_id IS NULL
             JOIN scores s ON s.trajectory_id >= CAST(p.id AS BIGINT) * 1048576
                 AND s.trajectory_id < (CAST(p.id AS BIGINT) + 1) * 1048576
             JOIN scorers c ON c.id = s.scorer_id

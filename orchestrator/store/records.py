@@ -137,6 +137,50 @@ class NewTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcedureRecord:
+    """A way to search, to register."""
+
+    fingerprint: str
+    kind: str
+    budget: int
+    params_json: str
+    scorer_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCost:
+    """What the search for one problem has consumed."""
+
+    strategy: str
+    problem_id: int
+    nodes: int
+    """Generations: every node that was drawn, thrown away or not."""
+    tokens: int
+    """Generated, thrown away or not."""
+    discarded_tokens: int
+    """Of nodes that were given up."""
+    scorer_tokens: int
+    """Read by the scorer."""
+    prompt_tokens: int
+    """Read by the policy."""
+    policy_parameters: int | None
+    scorer_parameters: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A node of a search tree, to be shown."""
+
+    path: str
+    parent_path: str
+    child_index: int
+    text: str
+    ended: str
+    score: float | None
+    pruned_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutDemand:
     """A strategy wants the prefixes of stored solutions completed."""
 

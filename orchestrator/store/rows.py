@@ -73,14 +73,32 @@ def answer_rows(trajectories: dict[int, Trajectory], extractor_id: int) -> tuple
 
 def node_rows(batch: FactBatch) -> list[Row]:
     """Rows of `nodes`."""
-    distinct = {(n.search_id, n.node_index): n for n in reversed(batch.nodes)}
+    distinct = {(n.pool_id, n.path): n for n in reversed(batch.nodes)}
     return [
         (
-            n.search_id, n.node_index, n.parent_index, n.child_index, n.depth, storable(n.text),
-            n.completion_tokens, n.finish_reason, n.pruned_reason is None, n.pruned_reason,
+            n.pool_id, n.path, *_place(n.path), n.depth, storable(n.text), n.completion_tokens, n.ended,
+            n.finish_reason, n.seed, n.logprob_sum, n.is_greedy,
         )
         for n in distinct.values()
     ]  # fmt: skip
+
+
+def _place(path: str) -> tuple[str, int]:
+    """Path of the parent, and which of its children this is."""
+    parent, _, child = path.rpartition(".")
+    return parent, int(child)
+
+
+def node_score_rows(batch: FactBatch) -> list[Row]:
+    """Rows of `node_scores`."""
+    distinct = {(s.pool_id, s.path, s.scorer_id): s.value for s in reversed(batch.node_scores)}
+    return [(*key, value) for key, value in distinct.items()]
+
+
+def pruning_rows(batch: FactBatch) -> list[Row]:
+    """Rows of `prunings`."""
+    distinct = {(p.pool_id, p.path): p.reason for p in reversed(batch.prunings)}
+    return [(*key, storable(reason)) for key, reason in distinct.items()]
 
 
 def score_rows(batch: FactBatch) -> list[Row]:

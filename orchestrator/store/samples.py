@@ -15,7 +15,16 @@ from workers.identity import SAMPLES_PER_POOL_BITS
 
 POOLS = """SELECT w.pool_id, w.problem_id, w.generator_id, q.level, q.answer, w.samples_wanted
     FROM v_sweep_pools w JOIN problems q ON q.id = w.problem_id
-    WHERE w.sweep_id = :sweep_id AND w.prefix_id IS NULL ORDER BY w.pool_id"""
+    WHERE w.sweep_id = :sweep_id AND w.prefix_id IS NULL AND w.procedure_id IS NULL ORDER BY w.pool_id"""
+
+SEARCHES = """SELECT sp.strategy, w.pool_id, w.problem_id, w.generator_id, q.level, q.answer, w.samples_wanted
+    FROM v_sweep_pools w JOIN problems q ON q.id = w.problem_id
+    JOIN sweep_pools sp ON sp.sweep_id = w.sweep_id AND sp.pool_id = w.pool_id
+    WHERE w.sweep_id = :sweep_id AND w.procedure_id IS NOT NULL AND EXISTS (
+        SELECT 1 FROM tasks t JOIN lanes l ON l.id = t.lane_id AND l.kind = 'search'
+        WHERE t.pool_id = w.pool_id AND t.state = 2)
+    ORDER BY sp.strategy, w.pool_id"""
+"""Searches that are done, those included that found nothing."""
 
 ANSWERS = """SELECT a.problem_id, a.id, a.text, g.verdict, g.cluster_id
     FROM (SELECT DISTINCT p.problem_id FROM sweep_pools sp JOIN pools p ON p.id = sp.pool_id
@@ -34,8 +43,16 @@ SCORES = """SELECT s.trajectory_id - {first}, s.status, s.values_json FROM score
 
 
 async def sample_pools(tx: Transaction, sweep_id: int) -> list[SweepPool]:
-    """The pools of whole solutions of a sweep."""
+    """The pools of independent solutions of a sweep."""
     return [SweepPool(*row) for row in await tx.rows(POOLS, sweep_id=sweep_id)]
+
+
+async def search_pools(tx: Transaction, sweep_id: int) -> dict[str, list[SweepPool]]:
+    """The pools of what the searches of a sweep have found, by strategy (with its budget)."""
+    found: defaultdict[str, list[SweepPool]] = defaultdict(list)
+    for strategy, *pool in await tx.rows(SEARCHES, sweep_id=sweep_id):
+        found[strategy].append(SweepPool(*pool))
+    return dict(found)
 
 
 async def sweep_answers(tx: Transaction, sweep_id: int, grader_id: int) -> dict[int, list[AnswerRecord]]:

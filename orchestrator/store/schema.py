@@ -183,6 +183,19 @@ scorers = sa.Table(
     **STRICT,
 )
 
+procedures = sa.Table(
+    "procedures",
+    metadata,
+    key("Procedure"),
+    col("fingerprint", TEXT, "Hash of all that changes what a search finds", unique=True),
+    col("kind", TEXT, "Algorithm: beam, rebase, ..."),
+    col("budget", INT, "Budget N, in generations"),
+    col("params_json", TEXT, "Parameters of the algorithm, as JSON"),
+    ref("scorer_id", "scorers.id", "Scorer that guides it"),
+    comment="Ways to search: algorithm, parameters, budget and the scorer that guides",
+    **STRICT,
+)
+
 pools = sa.Table(
     "pools",
     metadata,
@@ -199,14 +212,25 @@ pools = sa.Table(
         nullable=True,
         use_alter=True,
     ),
+    ref("procedure_id", "procedures.id", "Procedure that finds its samples; NULL: none", nullable=True),
     sa.Index(
         "uq_pools_whole",
         "problem_id",
         "generator_id",
         "seed",
         unique=True,
-        sqlite_where=sa.text("prefix_id IS NULL"),
-        postgresql_where=sa.text("prefix_id IS NULL"),
+        sqlite_where=sa.text("prefix_id IS NULL AND procedure_id IS NULL"),
+        postgresql_where=sa.text("prefix_id IS NULL AND procedure_id IS NULL"),
+    ),
+    sa.Index(
+        "uq_pools_search",
+        "problem_id",
+        "generator_id",
+        "seed",
+        "procedure_id",
+        unique=True,
+        sqlite_where=sa.text("procedure_id IS NOT NULL"),
+        postgresql_where=sa.text("procedure_id IS NOT NULL"),
     ),
     sa.Index(
         "uq_pools_prefix",
@@ -217,8 +241,8 @@ pools = sa.Table(
         sqlite_where=sa.text("prefix_id IS NOT NULL"),
         postgresql_where=sa.text("prefix_id IS NOT NULL"),
     ),
-    comment="The samples of one problem (or of one beginning of a solution) by one generator; shared by all sweeps "
-    "with the same seed",
+    comment="The samples of one problem (or of one beginning of a solution, or of one search) by one generator; "
+    "shared by all sweeps with the same seed",
     **STRICT,
 )
 
@@ -226,8 +250,8 @@ lanes = sa.Table(
     "lanes",
     metadata,
     key("Lane"),
-    col("name", TEXT, "Kind and number of the model: sample:3, score:2", unique=True),
-    col("kind", TEXT, "What its tasks are: sample or score"),
+    col("name", TEXT, "Kind and numbers of the models: sample:3, score:2, search:3:2", unique=True),
+    col("kind", TEXT, "What its tasks are: sample, score or search"),
     ref("generator_id", "generators.id", "Generator that draws; NULL: none", nullable=True),
     ref("scorer_id", "scorers.id", "Scorer that scores; NULL: none", nullable=True),
     comment="What serves a task: lanes are claimed and filled apart, so that a slow model does not hold up another",
@@ -286,7 +310,7 @@ tasks = sa.Table(
         "ix_tasks_failed", "id", sqlite_where=sa.text("state = 3"), postgresql_where=sa.text("state = 3")
     ),
     sa.UniqueConstraint("lane_id", "pool_id", "sample_start"),
-    comment="Units of dispatch: a span of samples of a pool, to be drawn or to be scored",
+    comment="Units of dispatch: a span of samples of a pool, to be drawn, found or scored",
     **STRICT,
 )
 

@@ -22,6 +22,8 @@ from orchestrator.store import (
     prefixes,
     queries,
     samples,
+    searches,
+    trees,
     work,
 )
 from orchestrator.store.backend import Backend, Transaction, reading, writing
@@ -38,17 +40,20 @@ from orchestrator.store.records import (
     LabelledSolution,
     LaneRecord,
     NewTask,
+    NodeRecord,
     OpenRun,
     PoolContent,
     PoolSamples,
     PoolWanted,
     ProblemRecord,
+    ProcedureRecord,
     Progress,
     QueryResult,
     ResultRecord,
     RolloutDemand,
     ScorerRecord,
     Scoring,
+    SearchCost,
     SelectorRecord,
     SweepPool,
     SweepRecord,
@@ -198,6 +203,57 @@ class Store:
             return await catalog.register_pools(
                 tx, sweep_id, generator_id, seed, strategy, problem_ids, samples
             )
+
+    async def register_procedure(self, procedure: ProcedureRecord) -> int:
+        """Id of a way to search."""
+        async with self._write() as tx:
+            return await searches.register_procedure(tx, procedure)
+
+    async def register_search_lane(self, sweep_id: int, generator_id: int, scorer_id: int) -> LaneRecord:
+        """The lane of searches by a generator that a scorer guides; the sweep uses it."""
+        async with self._write() as tx:
+            return await searches.register_lane(tx, sweep_id, generator_id, scorer_id)
+
+    async def register_searches(
+        self,
+        sweep_id: int,
+        generator_id: int,
+        procedure_id: int,
+        seed: int,
+        strategy: str,
+        problem_ids: Sequence[int],
+        budget: int,
+    ) -> dict[int, int]:
+        """The search (the pool of what it finds) for each problem; the strategy now wants them."""
+        async with self._write() as tx:
+            return await searches.register_pools(
+                tx, sweep_id, generator_id, procedure_id, seed, strategy, problem_ids, budget
+            )
+
+    async def add_search_tasks(self, sweep_id: int) -> int:
+        """A task for every search of a sweep that has none; how many."""
+        async with self._write() as tx:
+            return await searches.add_search_tasks(tx, sweep_id)
+
+    async def search_costs(self, sweep_id: int) -> list[SearchCost]:
+        """What each search of a sweep has consumed."""
+        async with self._read() as tx:
+            return await trees.search_costs(tx, sweep_id)
+
+    async def searches_for(self, sweep_id: int, external_id: str) -> dict[str, tuple[int, str]]:
+        """(Search, statement) by strategy with its budget, for a problem of a sweep."""
+        async with self._read() as tx:
+            return await trees.searches_for(tx, sweep_id, external_id)
+
+    async def tree(self, pool_id: int) -> list[NodeRecord]:
+        """The nodes of a search."""
+        async with self._read() as tx:
+            return await trees.tree(tx, pool_id)
+
+    async def search_pools(self, sweep_id: int) -> dict[str, list[SweepPool]]:
+        """The pools of what the searches of a sweep that are done have found, by strategy (with its budget)."""
+        async with self._read() as tx:
+            return await samples.search_pools(tx, sweep_id)
 
     async def forget_pools(
         self, sweep_id: int, kept: Collection[tuple[int, str]], *, keeps_prefixes: bool

@@ -57,7 +57,7 @@ async def add_tasks(tx: Transaction, tasks: Sequence[NewTask]) -> None:
 
 SCORE_TASKS = f"""SELECT m.id, t.pool_id, t.sample_start, t.sample_count
     FROM tasks t
-    JOIN lanes l ON l.id = t.lane_id AND l.kind = 'sample'
+    JOIN lanes l ON l.id = t.lane_id AND l.kind IN ('sample', 'search')
     JOIN pools p ON p.id = t.pool_id AND p.prefix_id IS NULL
     JOIN sweep_lanes n ON n.sweep_id = :sweep_id
     JOIN lanes m ON m.id = n.lane_id AND m.kind = 'score'

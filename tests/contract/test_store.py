@@ -19,6 +19,7 @@ from orchestrator.store import (
     GradeRecord,
     NewTask,
     ProblemRecord,
+    ProcedureRecord,
     QueryRefused,
     ResultRecord,
     ScorerRecord,
@@ -29,7 +30,20 @@ from orchestrator.store import (
 )
 from tests.store_world import World, build, indices, problems, sample, whole
 from workers.identity import seed_base, trajectory_id
-from workers.types import Event, FactBatch, Node, Outcome, SampleTask, Task, TaskEnd, Trajectory, Usage
+from workers.types import (
+    Event,
+    FactBatch,
+    NodeScore,
+    Outcome,
+    Pruning,
+    SampleTask,
+    SearchTask,
+    Task,
+    TaskEnd,
+    Trajectory,
+    TreeNode,
+    Usage,
+)
 
 
 async def rows(store: Store, sql: str) -> list[tuple[Any, ...]]:
@@ -440,27 +454,63 @@ async def test_hostile_text_comes_back_as_it_went(store: Store, text: str) -> No
 
 async def test_a_tree_shows_the_text_from_the_root(store: Store) -> None:
     world = await build(store, count=1)
-    await raw_search(store, world)
+    pool_id = await register_search(store, world)
     nodes = (
-        Node(1, 0, None, 0, 0, "a\n", 1, None, None),
-        Node(1, 1, 0, 0, 1, "b\n", 1, None, "low score"),
-        Node(1, 2, 0, 1, 1, "c\n", 1, None, None),
-        Node(1, 3, 2, 0, 2, "d", 1, "stop", None),
+        node(pool_id, "0", "a\n"), node(pool_id, "0.0", "b\n"), node(pool_id, "0.10", "c\n"),
+        node(pool_id, "0.10.0", "d", ended="finished"),
+    )  # fmt: skip
+    batch = FactBatch(
+        nodes=nodes,
+        node_scores=(NodeScore(pool_id, "0.10", 1, 0.25),),
+        prunings=(Pruning(pool_id, "0.0", "beaten"),),
     )
-    await write(store, world, FactBatch(nodes=nodes))
-    await write(store, world, FactBatch(nodes=nodes))
-    tree = await rows(store, "SELECT node_index, full_text, kept FROM v_tree WHERE search_id = 1 ORDER BY 1")
-    texts = [(index, text, bool(kept)) for index, text, kept in tree]
-    assert texts == [(0, "a\n", True), (1, "a\nb\n", False), (2, "a\nc\n", True), (3, "a\nc\nd", True)]
+    await write(store, world, batch)
+    await write(store, world, batch)
+    tree = await rows(
+        store,
+        f"SELECT path, full_text, kept, score, depth FROM v_tree WHERE pool_id = {pool_id} ORDER BY depth, child_index",
+    )
+    assert [(path, text, bool(kept), score, depth) for path, text, kept, score, depth in tree] == [
+        ("0", "a\n", True, None, 1), ("0.0", "a\nb\n", False, None, 2), ("0.10", "a\nc\n", True, 0.25, 2),
+        ("0.10.0", "a\nc\nd", True, None, 3),
+    ]  # fmt: skip
 
 
-async def raw_search(store: Store, world: World) -> None:
-    async with store._write() as tx:
-        await tx.run(
-            """INSERT INTO searches (id, sweep_id, problem_id, generator_id, strategy, params_json, seed, budget)
-            VALUES (1, :sweep, :problem, :generator, 'beam', '{}', 7, 16)""",
-            sweep=world.sweep_id, problem=world.problem_ids[0], generator=world.generator_id,
-        )  # fmt: skip
+async def test_a_search_task_comes_with_the_tree_of_earlier_attempts(store: Store) -> None:
+    world = await build(store, count=1)
+    pool_id = await register_search(store, world)
+    assert await store.add_search_tasks(world.sweep_id) == 1
+    assert await store.add_search_tasks(world.sweep_id) == 0
+    lane = next(lane for lane in await store.sweep_lanes(world.sweep_id) if lane.kind == "search")
+    (task,) = await store.claim(world.sweep_id, lane.id, world.run_id, 5)
+    assert isinstance(task, SearchTask)
+    assert (task.budget, task.kind, task.nodes, task.scores) == (4, "beam", (), ())
+    drawn = node(pool_id, "1", "x\n")
+    score = NodeScore(pool_id, "1", task.scorer_id, 0.5)
+    await write(store, world, FactBatch(nodes=(drawn,), node_scores=(score,)))
+    again = await store.requeue(task.task_id, task.attempt, world.run_id)
+    assert isinstance(again, SearchTask)
+    assert (again.attempt, again.nodes, again.scores) == (task.attempt + 1, (drawn,), (score,))
+    await write(store, world, FactBatch(ends=(TaskEnd(task.task_id, task.attempt),)))  # the fence
+    assert await value(store, f"SELECT state FROM tasks WHERE id = {task.task_id}") == 1
+    await write(store, world, FactBatch(ends=(TaskEnd(task.task_id, again.attempt),)))
+    assert await value(store, f"SELECT state FROM tasks WHERE id = {task.task_id}") == 2
+
+
+def node(pool_id: int, path: str, text: str, ended: str = "step") -> TreeNode:
+    return TreeNode(pool_id, path, path.count(".") + 1, text, 1, ended, "stop", 7, -0.5, False)
+
+
+async def register_search(store: Store, world: World) -> int:
+    scorer_id = await store.register_scorer(ScorerRecord("prm", "s", "prm", "{}"))
+    await store.register_search_lane(world.sweep_id, world.generator_id, scorer_id)
+    procedure_id = await store.register_procedure(
+        ProcedureRecord("f", "beam", 4, '{"options": {}, "limits": {}}', scorer_id)
+    )
+    pools = await store.register_searches(
+        world.sweep_id, world.generator_id, procedure_id, 7, "beam@4", world.problem_ids[:1], 4
+    )
+    return pools[world.problem_ids[0]]
 
 
 async def test_events_are_kept(store: Store) -> None:

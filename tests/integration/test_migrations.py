@@ -60,7 +60,7 @@ async def test_the_comparison_would_notice(blank_url: str) -> None:
 
 async def test_down_and_up_again_leaves_the_same_schema(blank_url: str) -> None:
     await upgrade(blank_url)
-    await migrate(blank_url, "-2")
+    await migrate(blank_url, "-3")
     assert "trajectories" not in await inspected(blank_url, lambda c: sa.inspect(c).get_table_names())
     await migrate(blank_url, "base")
     assert await inspected(blank_url, lambda c: sa.inspect(c).get_table_names()) == ["alembic_version"]

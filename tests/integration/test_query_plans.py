@@ -176,7 +176,7 @@ async def test_the_samples_of_pools_are_read_by_ranges(store: Store, world: Worl
 
 @pytest.mark.parametrize(
     ("view", "column"),
-    [("v_steps", "trajectory_id"), ("v_tree", "search_id"), ("v_scores", "trajectory_id")],
+    [("v_steps", "trajectory_id"), ("v_tree", "pool_id"), ("v_scores", "trajectory_id")],
 )
 async def test_views_of_text_are_cheap_when_filtered(
     store: Store, world: World, view: str, column: str

@@ -171,8 +171,8 @@ def test_disagreements_are_told_at_once_and_name_both_places() -> None:
 
 
 def test_what_belongs_to_another_kind_is_not_complained_about() -> None:
-    beam = {"name": "s", "kind": "beam", "policy": "policy", "width": 4, "depth": 40}
-    error = refused(sweep_data(strategies=[beam]))
+    unknown = {"name": "s", "kind": "annealing", "policy": "policy", "width": 4, "depth": 40}
+    error = refused(sweep_data(strategies=[unknown]))
     assert [finding.field for finding in error.findings] == ["strategies[0].kind"]
     assert "parallel" in str(error)
 

@@ -14,6 +14,7 @@ V_SWEEP_POOLS = View(
     problem_id: Problem
     generator_id: Generator
     prefix_id: Beginning of a solution that its samples complete (rollouts); NULL: whole solutions
+    procedure_id: Procedure that finds its samples (searches); NULL: they are drawn independently
     samples_wanted: Samples wanted, the most over strategies
     first_id: First trajectory id wanted
     end_id: First trajectory id beyond
@@ -21,13 +22,14 @@ V_SWEEP_POOLS = View(
     grader_id: Grader whose verdicts count: the sweep's, or else the newest
     """,
     """SELECT s.id AS sweep_id, s.name AS sweep, sp.pool_id, p.problem_id, p.generator_id, p.prefix_id,
-        MAX(sp.samples) AS samples_wanted,
+        p.procedure_id, MAX(sp.samples) AS samples_wanted,
         CAST(sp.pool_id AS BIGINT) * 1048576 AS first_id,
         CAST(sp.pool_id AS BIGINT) * 1048576 + MAX(sp.samples) AS end_id,
         COALESCE(s.extractor_id, (SELECT MAX(id) FROM extractors)) AS extractor_id,
         COALESCE(s.grader_id, (SELECT MAX(id) FROM graders)) AS grader_id
     FROM sweep_pools sp JOIN sweeps s ON s.id = sp.sweep_id JOIN pools p ON p.id = sp.pool_id
-    GROUP BY s.id, s.name, sp.pool_id, p.problem_id, p.generator_id, p.prefix_id, s.extractor_id, s.grader_id""",
+    GROUP BY s.id, s.name, sp.pool_id, p.problem_id, p.generator_id, p.prefix_id, p.procedure_id,
+        s.extractor_id, s.grader_id""",
 )
 
 V_SAMPLES = View(
@@ -75,7 +77,7 @@ V_SAMPLES = View(
     LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
     LEFT JOIN answers a ON a.id = x.answer_id
     LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id
-    WHERE w.prefix_id IS NULL""",
+    WHERE w.prefix_id IS NULL AND w.procedure_id IS NULL""",
 )
 
 V_POOL_ANSWERS = View(
@@ -98,7 +100,7 @@ V_POOL_ANSWERS = View(
     FROM v_sweep_pools w
     JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
     LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
-    WHERE w.prefix_id IS NULL
+    WHERE w.prefix_id IS NULL AND w.procedure_id IS NULL
     GROUP BY w.sweep_id, w.pool_id, w.problem_id, w.generator_id, w.grader_id, t.outcome, x.answer_id""",
 )
 
@@ -137,7 +139,7 @@ V_PROBLEM_COUNTS = View(
             JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
             LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
             LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id
-            WHERE w.prefix_id IS NULL) v
+            WHERE w.prefix_id IS NULL AND w.procedure_id IS NULL) v
         GROUP BY v.sweep_id, v.pool_id, v.problem_id, v.generator_id) c
     JOIN problems p ON p.id = c.problem_id""",
 )

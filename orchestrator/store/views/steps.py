@@ -36,28 +36,40 @@ V_STEPS = View(
 
 V_TREE = View(
     "v_tree",
-    "One row a node of a search tree, with the full text from the root; filter on search_id",
+    "One row a node of a search tree, with the full text from the root; filter on pool_id",
     """
-    search_id: Search
-    node_index: Node
-    parent_index: Parent node
+    pool_id: Search
+    problem_id: Problem
+    algorithm: beam, rebase, ...
+    budget: Budget of the search, in generations
+    path: Child indices from the root
+    parent_path: Path of its parent; empty: the root
+    child_index: Which child of its parent
     depth: Steps from the root
     step_text: Text of this step
     full_text: Text from the root to the end of this step
     completion_tokens: Tokens generated for this step
-    finish_reason: The server's finish reason
+    ended: step (the solution goes on), finished, truncated, empty or error
+    is_greedy: Drawn at temperature 0, to look ahead
+    score: What the scorer that guides the search says of it; NULL: was not asked
     kept: Not pruned
     pruned_reason: Why it was pruned
     """,
-    """SELECT n.search_id, n.node_index, n.parent_index, n.depth, n.text AS step_text,
-        (WITH RECURSIVE path(parent_index, text) AS (
-            SELECT n.parent_index, n.text
+    """SELECT n.pool_id, p.problem_id, c.kind AS algorithm, c.budget, n.path, n.parent_path, n.child_index, n.depth,
+        n.text AS step_text,
+        (WITH RECURSIVE walk(parent_path, text) AS (
+            SELECT n.parent_path, n.text
             UNION ALL
-            SELECT q.parent_index, q.text || path.text
-            FROM path JOIN nodes q ON q.search_id = n.search_id AND q.node_index = path.parent_index)
-        SELECT path.text FROM path WHERE path.parent_index IS NULL) AS full_text,
-        n.completion_tokens, n.finish_reason, n.kept, n.pruned_reason
-    FROM nodes n""",
+            SELECT q.parent_path, q.text || walk.text
+            FROM walk JOIN nodes q ON q.pool_id = n.pool_id AND q.path = walk.parent_path)
+        SELECT walk.text FROM walk WHERE walk.parent_path = '') AS full_text,
+        n.completion_tokens, n.ended, n.is_greedy, s.value AS score, r.reason IS NULL AS kept,
+        r.reason AS pruned_reason
+    FROM nodes n
+    JOIN pools p ON p.id = n.pool_id
+    JOIN procedures c ON c.id = p.procedure_id
+    LEFT JOIN node_scores s ON s.pool_id = n.pool_id AND s.path = n.path AND s.scorer_id = c.scorer_id
+    LEFT JOIN prunings r ON r.pool_id = n.pool_id AND r.path = n.path""",
 )
 
 STEP_VIEWS = (V_STEPS, V_TREE)

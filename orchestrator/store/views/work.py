@@ -51,7 +51,7 @@ V_PROGRESS = View(
     sweep_id: Sweep
     sweep: Name of the sweep
     state: State of the sweep
-    samples_wanted: Samples wanted, completions of prefixes included
+    samples_wanted: Samples wanted, completions of prefixes included; of a search that is done, what it found
     samples_stored: Samples stored, errors included
     tasks_pending: Tasks nobody has claimed
     tasks_running: Tasks under lease
@@ -63,10 +63,14 @@ V_PROGRESS = View(
         COALESCE(k.pending, 0) AS tasks_pending, COALESCE(k.running, 0) AS tasks_running,
         COALESCE(k.done, 0) AS tasks_done, COALESCE(k.failed, 0) AS tasks_failed
     FROM sweeps s
-    LEFT JOIN (SELECT v.sweep_id, SUM(v.samples_wanted) AS samples_wanted,
-            CAST(SUM((SELECT COUNT(*) FROM trajectories t
-                WHERE t.id >= v.first_id AND t.id < v.end_id)) AS BIGINT) AS samples_stored
-        FROM v_sweep_pools v GROUP BY v.sweep_id) w ON w.sweep_id = s.id
+    LEFT JOIN (SELECT c.sweep_id, CAST(SUM(c.samples_stored) AS BIGINT) AS samples_stored,
+            SUM(CASE WHEN c.is_found THEN c.samples_stored ELSE c.samples_wanted END) AS samples_wanted
+        FROM (SELECT v.sweep_id, v.samples_wanted,
+                (SELECT COUNT(*) FROM trajectories t WHERE t.id >= v.first_id AND t.id < v.end_id) AS samples_stored,
+                v.procedure_id IS NOT NULL AND EXISTS (SELECT 1 FROM tasks k JOIN lanes m ON m.id = k.lane_id
+                    AND m.kind = 'search' WHERE k.pool_id = v.pool_id AND k.state = 2) AS is_found
+            FROM v_sweep_pools v) c
+        GROUP BY c.sweep_id) w ON w.sweep_id = s.id
     LEFT JOIN (SELECT v.sweep_id, SUM(CASE WHEN t.state = 0 THEN 1 ELSE 0 END) AS pending,
             SUM(CASE WHEN t.state = 1 THEN 1 ELSE 0 END) AS running,
             SUM(CASE WHEN t.state = 2 THEN 1 ELSE 0 END) AS done,

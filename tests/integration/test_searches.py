@@ -1,0 +1,197 @@
+"""Searches end to end against servers that count: trees in SQL, replay after kills, no call paid for twice."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.processes import until
+from tests.reward_server import RewardFault, RewardServer
+from tests.step_server import StepServer
+from tests.sweep_world import NAME, PROBE_PROMPT, Command, SweepFolder, assert_same_rows, rows_of, ttc
+
+SEARCHES: list[dict[str, Any]] = [
+    {"name": "beam", "kind": "beam", "budgets": [4, 8]},
+    {"name": "look", "kind": "lookahead", "steps": 1, "budgets": [4]},
+    {"name": "dvts", "kind": "dvts", "budgets": [8]},
+    {"name": "rebase", "kind": "rebase", "budgets": [8]},
+    {"name": "mcts", "kind": "mcts", "budgets": [8]},
+    {"name": "greedy", "kind": "greedy", "budgets": [1]},
+]
+KILLS = 12
+IN_FLIGHT = 128
+"""Steps that may be under way, or not committed yet: 32 requests of 4."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A sweep of searches and its two servers."""
+
+    folder: SweepFolder
+    policy: StepServer
+    scorer: RewardServer
+
+    def write(self, searches: list[dict[str, Any]], **options: Any) -> None:
+        prm = {
+            "kind": "prm",
+            "format": "qwen",
+            "model": "scorer",
+            "endpoints": self.scorer.url,
+            "label_type": "soft",
+        }
+        self.folder.write(
+            self.policy.url, samples=4, searches=searches, more={"scorers": {"prm": prm}}, **options
+        )
+
+    def repeated(self) -> int:
+        """Children that were handed out more than once."""
+        counts = [count for key, count in self.policy.served.items() if PROBE_PROMPT not in key[0]]
+        return sum(count - 1 for count in counts)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with StepServer(delay_s=0.002) as policy, RewardServer() as scorer:
+        yield World(SweepFolder(tmp_path), policy, scorer)
+
+
+def query(world: World, sql: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(world.folder.folder / "ttc.db") as connection:
+        return connection.execute(sql).fetchall()
+
+
+async def test_every_strategy_searches_and_is_voted_on(world: World) -> None:
+    world.write(SEARCHES)
+    ended = await world.folder.run_here()
+    assert ended.report.reason == "complete"
+    assert ended.report.samples_stored == ended.report.samples_wanted
+    found = query(
+        world, "SELECT strategy, budget FROM v_results WHERE selector = 'weighted:prm.last' AND level = ''"
+    )
+    assert {
+        ("beam", 4),
+        ("beam", 8),
+        ("look", 4),
+        ("dvts", 8),
+        ("rebase", 8),
+        ("mcts", 8),
+        ("greedy", 1),
+    } <= set(found)
+    # Nobody's child is an orphan, nothing grows from what was pruned, and what was found is in the tree word for word.
+    assert query(world, "SELECT COUNT(*) FROM nodes n WHERE n.parent_path <> '' AND NOT EXISTS (SELECT 1 FROM nodes q"
+                        " WHERE q.pool_id = n.pool_id AND q.path = n.parent_path)") == [(0,)]  # fmt: skip
+    assert query(
+        world,
+        "SELECT COUNT(*) FROM trajectories t JOIN trajectory_texts x ON x.trajectory_id = t.id"
+        " JOIN pools p ON p.id = t.pool_id AND p.procedure_id IS NOT NULL WHERE NOT EXISTS ("
+        " SELECT 1 FROM v_tree v WHERE v.pool_id = p.id AND v.full_text = x.text)",
+    ) == [(0,)]
+    assert query(world, "SELECT COUNT(*) FROM trajectories t JOIN pools p ON p.id = t.pool_id AND p.procedure_id > 0"
+                        " WHERE t.outcome = 'complete' AND NOT EXISTS (SELECT 1 FROM scores s"
+                        " WHERE s.trajectory_id = t.id AND s.status = 'ok')") == [(0,)]  # fmt: skip
+    rounds = query(world, "SELECT MAX(n) FROM (SELECT COUNT(*) AS n FROM nodes n JOIN pools p ON p.id = n.pool_id"
+                          " JOIN procedures c ON c.id = p.procedure_id WHERE c.kind = 'beam' AND c.budget = 8"
+                          " GROUP BY n.pool_id, n.depth)")  # fmt: skip
+    assert rounds == [(8,)]
+
+
+async def test_within_a_search_nothing_is_drawn_or_scored_twice(world: World) -> None:
+    world.write([{"name": "beam", "kind": "beam", "budgets": [8]}], problems=2)
+    await world.folder.run_here()
+    drawn = query(world, "SELECT COUNT(*) FROM nodes")[0][0]
+    whole = query(
+        world,
+        "SELECT COUNT(*) FROM trajectories t JOIN pools p ON p.id = t.pool_id WHERE p.procedure_id IS NULL",
+    )
+    assert (
+        sum(count for key, count in world.policy.served.items() if PROBE_PROMPT not in key[0])
+        == drawn + whole[0][0]
+    )
+    requests = world.policy.requests, world.scorer.scoring_requests
+    again = await world.folder.run_here()
+    assert again.report.reason == "nothing to do"
+    assert (world.policy.requests, world.scorer.scoring_requests) == requests
+
+
+async def test_the_first_steps_of_two_budgets_are_the_same_draws(world: World) -> None:
+    world.write([{"name": "beam", "kind": "beam", "budgets": [4, 8]}], problems=1)
+    await world.folder.run_here()
+    small, large = (
+        query(world, f"SELECT n.path, n.seed, n.text FROM nodes n JOIN pools p ON p.id = n.pool_id JOIN procedures c"
+                     f" ON c.id = p.procedure_id WHERE c.budget = {budget} AND n.depth = 1 ORDER BY n.child_index")
+        for budget in (4, 8)
+    )  # fmt: skip
+    assert small == large[:4]
+    assert len(large) == 8
+
+
+async def test_killed_at_random_points_the_trees_are_those_of_a_calm_run(world: World) -> None:
+    world.policy.delay_s = 0.004
+    world.write(SEARCHES, problems=6)
+    calm = f"sqlite:///{world.folder.folder / 'calm.db'}"
+    await world.folder.run_here(calm)
+    wanted, calm_draws = await rows_of(calm), sum(world.policy.served.values())
+    world.policy.served.clear()
+    rng = random.Random(7)
+    kills = 0
+    for _ in range(KILLS):
+        begun = world.policy.requests
+        target = begun + rng.randint(3, max(4, calm_draws // 24))
+        command = await Command.start(
+            "run",
+            world.folder.file,
+            "--db",
+            world.folder.database,
+            "--local",
+            "--no-preview",
+            folder=world.folder.folder,
+        )
+        await until(partial(is_due, world, command, target), "some requests had come")
+        kills += not command.has_ended
+        command.kill()
+        await command.ended()
+    assert kills >= KILLS // 2
+    last = await ttc(
+        "run", world.folder.file, "--db", world.folder.database, "--local", folder=world.folder.folder
+    )
+    assert last.code == 0, last.err
+    assert_same_rows(await rows_of(world.folder.database), wanted)
+    # A kill loses what was in flight or not committed yet, and no more.
+    lost = sum(world.policy.served.values()) - calm_draws
+    assert lost <= kills * IN_FLIGHT
+
+
+def is_due(world: World, command: Command, requests: int) -> bool:
+    return command.has_ended or world.policy.requests >= requests
+
+
+async def test_a_scorer_that_breaks_its_contract_stops_the_search_and_spoils_nothing(world: World) -> None:
+    world.write([{"name": "beam", "kind": "beam", "budgets": [4]}], problems=1)
+    world.scorer.script = [RewardFault.NONE] * 6  # it passes the probe
+    world.scorer.always = RewardFault.TOO_BIG
+    ended = await world.folder.run_here()
+    assert ended.report.failed_tasks >= 1
+    assert query(world, "SELECT COUNT(*) FROM node_scores WHERE value < 0 OR value > 1") == [(0,)]
+    world.scorer.always = RewardFault.NONE
+    again = await world.folder.run_here()
+    assert again.report.failed_tasks == 0
+    assert world.repeated() == 0  # it goes on from the tree
+
+
+async def test_a_tree_can_be_looked_at(world: World) -> None:
+    world.write([{"name": "beam", "kind": "beam", "budgets": [4]}], problems=1)
+    await world.folder.run_here()
+    db = ("--db", world.folder.database)
+    said = await ttc("tree", NAME, "p000", *db, folder=world.folder.folder)
+    assert said.code == 0, said.err
+    assert "beam@4: What is 0 times 1?" in said.out
+    assert "The answer is" in said.out
+    unknown = await ttc("tree", NAME, "p999", *db, folder=world.folder.folder)
+    assert (unknown.code, "Traceback" in unknown.err) == (2, False)
