@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
@@ -16,7 +17,7 @@ import orjson
 from orchestrator.analysis.estimation.arrays import BoolArray, FloatArray, IntArray
 from orchestrator.analysis.estimation.ballots import NO_ANSWER, Ballots
 from orchestrator.analysis.estimation.counts import ClusterCount, PoolCounts
-from orchestrator.store import AnswerRecord, PoolSamples, SweepPool
+from orchestrator.store import AnswerRecord, PoolSamples, ScoreTexts, SweepPool
 from workers.grading import Verdict
 from workers.steps import Aggregation
 from workers.types import REDONE, Outcome
@@ -30,7 +31,6 @@ GRADED = {
 }
 _DROPPED = NO_ANSWER - 1
 """Stands for a sample that says nothing about the model."""
-_NOT_SCORED = "[]"
 
 Vote = tuple[int, bool]
 """Cluster, and whether it is correct: a cluster whose answers have different verdicts is split."""
@@ -87,7 +87,8 @@ def read_pool(
 ) -> PoolRecord:
     """The samples of a pool as counts and as arrays; `answers` are those to its problem, with their verdicts."""
     votes = {each.answer_id: _vote(each) for each in answers}
-    groups = Counter((outcome, answer) for _, outcome, answer, _ in samples.samples)
+    outcomes, said_ids = _words(samples.samples.outcomes), _numbers(samples.samples.answers)
+    groups: Counter[tuple[str, int | None]] = Counter(zip(outcomes, said_ids, strict=True))
     # In the order of their first appearance: a number of the store would differ from run to run, and sums with it.
     clusters = list(
         dict.fromkeys(vote for _, answer in groups if (vote := votes.get(answer or 0)) is not None)
@@ -99,12 +100,11 @@ def read_pool(
         else (_DROPPED if outcome == Outcome.ERROR else NO_ANSWER)
         for outcome, answer in groups
     }
-    candidates = np.array(
-        [place_of[outcome, answer] for _, outcome, answer, _ in samples.samples], dtype=np.int64
-    )
+    places = map(place_of.__getitem__, zip(outcomes, said_ids, strict=True))
+    candidates = np.fromiter(places, dtype=np.int64, count=len(outcomes))
     kept = candidates != _DROPPED
-    indices = np.array([index for index, *_ in samples.samples], dtype=np.int64)[kept]
-    is_finished = np.array([each[1] == Outcome.COMPLETE for each in samples.samples], dtype=np.bool_)[kept]
+    indices = np.array(_numbers(samples.samples.indices), dtype=np.int64)[kept]
+    is_finished = np.array([outcome == Outcome.COMPLETE for outcome in outcomes], dtype=np.bool_)[kept]
     scores: dict[str, FloatArray] = {}
     is_judged: dict[str, BoolArray] = {}
     for scorer_id in dict.fromkeys(column.scorer_id for column in columns):
@@ -122,7 +122,7 @@ def read_pool(
         pool=pool,
         counts=_counts(pool, samples, groups, votes),
         answers=said,
-        statuses={scorer: Counter(row[1] for row in rows) for scorer, rows in samples.scores.items()},
+        statuses={scorer: Counter(_words(given.statuses)) for scorer, given in samples.scores.items()},
         ballots=Ballots(pool.problem_id, pool.level, candidates[kept], is_correct, scores),
         indices=indices,
         is_judged=is_judged,
@@ -162,11 +162,11 @@ def _counts(
         kinds[_kind(outcome, answer, vote)] += count
         if vote is not None:
             clusters[vote] += count
-    tokens = [each[3] for each in samples.samples if each[3] is not None]
+    tokens = [each for each in _numbers(samples.samples.tokens) if each is not None]
     return PoolCounts(
         problem_id=pool.problem_id,
         level=pool.level,
-        samples=len(samples.samples),
+        samples=sum(groups.values()),
         correct=kinds["correct"],
         wrong=kinds["wrong"],
         no_answer=kinds["no_answer"],
@@ -197,16 +197,14 @@ def _kind(outcome: str, answer: int | None, vote: Vote | None) -> str:
 
 
 def _scores(
-    rows: Sequence[tuple[int, str, str]], columns: Sequence[ScoreColumn], indices: IntArray
+    texts: ScoreTexts, columns: Sequence[ScoreColumn], indices: IntArray
 ) -> tuple[dict[str, FloatArray], BoolArray]:
     """Scores of one scorer for the samples at `indices`, NaN where there is none; and whom it has seen."""
-    final = [row for row in rows if row[1] not in REDONE]
-    texts = [text for _, _, text in final]
-    lengths = np.array([0 if text == _NOT_SCORED else 1 + text.count(",") for text in texts], dtype=np.int64)
-    # one flat list: a list for each of a million samples would take longer than all the rest
-    flat = ",".join([text[1:-1] for text in texts if text != _NOT_SCORED])
-    values = np.array(orjson.loads(f"[{flat}]"), dtype=np.float64)
-    scored = np.array([index for index, _, _ in final], dtype=np.int64)
+    scored = np.array(_numbers(texts.indices), dtype=np.int64)
+    lengths, values = _flat(texts.values)
+    is_final = np.array([status not in REDONE for status in _words(texts.statuses)], dtype=np.bool_)
+    if not is_final.all():  # what has failed has no values
+        scored, lengths = scored[is_final], lengths[is_final]
     at = np.searchsorted(indices, scored)
     at[at == len(indices)] = 0
     is_here = indices[at] == scored if len(indices) else np.zeros(len(scored), dtype=np.bool_)
@@ -219,6 +217,32 @@ def _scores(
         scores = aggregated(values, lengths[has_value], column.aggregation)
         found[column.key][at[is_here & has_value]] = scores[is_here[has_value]]
     return found, is_seen
+
+
+def _words(gathered: str) -> list[str]:
+    return gathered.split(",") if gathered else []
+
+
+def _numbers(gathered: str) -> list[Any]:
+    """Whole numbers, or None."""
+    numbers: list[Any] = orjson.loads(f"[{gathered}]")
+    return numbers
+
+
+def _flat(arrays: str) -> tuple[IntArray, FloatArray]:
+    """Lengths of JSON arrays of numbers that stand one after the other, and all their numbers.
+
+    One flat list: a list for each of a million samples would take longer than all the rest.
+    """
+    text = np.frombuffer(arrays.encode(), dtype=np.uint8)
+    ends = np.flatnonzero(text == ord("]"))
+    starts = np.flatnonzero(text == ord("["))
+    commas = np.flatnonzero(text == ord(","))
+    within = np.searchsorted(commas, ends) - np.searchsorted(commas, starts)
+    lengths = np.where(ends - starts == 1, 0, within + 1)
+    filled = arrays.replace("[],", "").replace(",[]", "") if np.any(lengths == 0) else arrays
+    numbers = "" if filled == "[]" else filled.replace("[", "").replace("]", "")
+    return lengths, np.array(orjson.loads(f"[{numbers}]"), dtype=np.float64)
 
 
 def _judged(is_seen: BoolArray, is_finished: BoolArray) -> BoolArray:

@@ -59,6 +59,8 @@ class Backend(Protocol):
     """Suffix of a SELECT that leases rows of `t`."""
     pending_index: str
     """Hint for reading pending tasks in order: SQLite would rather walk all tasks, done ones included."""
+    gather: str
+    """Aggregate that joins the values of a `{column}` with commas, the columns of one query in the same order."""
     lock: str
     """Suffix of a SELECT whose rows must not change before the transaction ends."""
 

@@ -25,6 +25,7 @@ class PostgresBackend:
 
     dialect = "postgresql"
     skip_locked = "FOR UPDATE OF t SKIP LOCKED"
+    gather = "string_agg(CAST({column} AS TEXT), ',' ORDER BY g.i)"
     pending_index = ""
     lock = "FOR UPDATE"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -283,14 +283,40 @@ class LabelledSolution:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreTexts:
+    """The scores that one scorer gave samples of a pool, gathered by the database: a million rows are slow as rows.
+
+    Three lists with commas between, in one order; what was not scored is not there.
+    """
+
+    indices: str
+    """Sample indices: 0,1,2."""
+    statuses: str
+    """ok,ok,error."""
+    values: str
+    """JSON arrays: [0.5,0.25],[1.0],[]."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleTexts:
+    """The stored samples of a pool, gathered by the database as `ScoreTexts` are, in the order of their indices."""
+
+    indices: str
+    outcomes: str
+    answers: str
+    """Ids of the answers that the extractor found; null: none."""
+    tokens: str
+    """Completion tokens; null: not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSamples:
-    """The samples that a sweep wants of a pool, as far as they are stored, one by one."""
+    """The samples that a sweep wants of a pool, as far as they are stored."""
 
     pool_id: int
-    samples: Sequence[tuple[int, str, int | None, int | None]]
-    """(sample index, outcome, answer id, completion tokens), ascending; the answer is what the extractor found."""
-    scores: Mapping[int, Sequence[tuple[int, str, str]]]
-    """By scorer id: (sample index, status, JSON array of values), ascending; what was not scored is not there."""
+    samples: SampleTexts
+    scores: Mapping[int, ScoreTexts]
+    """By scorer id."""
 
 
 @dataclass(frozen=True, slots=True)

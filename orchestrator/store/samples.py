@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from orchestrator.store.backend import Transaction
-from orchestrator.store.records import AnswerRecord, PoolSamples, SweepPool
+from orchestrator.store.records import AnswerRecord, PoolSamples, SampleTexts, ScoreTexts, SweepPool
 from workers.identity import SAMPLES_PER_POOL_BITS
 
 POOLS = """SELECT w.pool_id, w.problem_id, w.generator_id, q.level, q.answer, w.samples_wanted
@@ -33,13 +32,19 @@ ANSWERS = """SELECT a.problem_id, a.id, a.text, g.verdict, g.cluster_id
     LEFT JOIN grades g ON g.answer_id = a.id AND g.grader_id = :grader_id
     ORDER BY a.id"""
 
-SAMPLES = """SELECT t.sample_index, t.outcome, x.answer_id, t.completion_tokens FROM trajectories t
-    LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = {extractor}
-    WHERE t.id >= {first} AND t.id < {end} ORDER BY t.id"""
+SAMPLES = """SELECT {i}, {outcome}, {answer}, {tokens} FROM (
+        SELECT t.sample_index AS i, t.outcome, COALESCE(CAST(x.answer_id AS TEXT), 'null') AS answer,
+            COALESCE(CAST(t.completion_tokens AS TEXT), 'null') AS tokens
+        FROM trajectories t
+        LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = {extractor}
+        WHERE t.id >= {first} AND t.id < {end} ORDER BY t.id) g"""
 
-SCORES = """SELECT s.trajectory_id - {first}, s.status, s.values_json FROM scores s
-    WHERE s.trajectory_id >= {first} AND s.trajectory_id < {end} AND s.scorer_id = {scorer}
-    ORDER BY s.trajectory_id"""
+SCORES = """SELECT {i}, {status}, {values_json} FROM (
+        SELECT s.trajectory_id - {first} AS i, s.status,
+            CASE WHEN s.status IN ('error', 'invalid') THEN '[]' ELSE s.values_json END AS values_json
+        FROM scores s
+        WHERE s.trajectory_id >= {first} AND s.trajectory_id < {end} AND s.scorer_id = {scorer}
+        ORDER BY s.trajectory_id) g"""
 
 
 async def sample_pools(tx: Transaction, sweep_id: int) -> list[SweepPool]:
@@ -75,11 +80,19 @@ async def _pool(
 ) -> PoolSamples:
     first = pool.pool_id << SAMPLES_PER_POOL_BITS
     bounds = {"first": first, "end": first + pool.samples_wanted}
-    samples = await _fetch(tx, SAMPLES.format(extractor=extractor_id, **bounds))
-    scores = {scorer: await _fetch(tx, SCORES.format(scorer=scorer, **bounds)) for scorer in scorer_ids}
+    columns = ("i", "outcome", "answer", "tokens")
+    samples = SampleTexts(*await _gathered(tx, SAMPLES, columns, extractor=extractor_id, **bounds))
+    scores = {
+        scorer: ScoreTexts(
+            *await _gathered(tx, SCORES, ("i", "status", "values_json"), scorer=scorer, **bounds)
+        )
+        for scorer in scorer_ids
+    }
     return PoolSamples(pool.pool_id, samples, scores)
 
 
-async def _fetch(tx: Transaction, sql: str) -> list[tuple[Any, ...]]:
-    """Plain tuples of the driver: a million rows a strategy is common, and each costs what is made of it."""
-    return await tx.backend.fetch(tx.connection, sql)
+async def _gathered(tx: Transaction, sql: str, columns: Sequence[str], **numbers: int) -> list[str]:
+    """Columns of a statement of ours, each as one text: as rows, a million samples cost what is made of each."""
+    gathered = {name: tx.backend.gather.format(column=f"g.{name}") for name in columns}
+    (row,) = await tx.backend.fetch(tx.connection, sql.format(**gathered, **numbers))
+    return [text or "" for text in row]

@@ -46,6 +46,7 @@ class SqliteBackend:
 
     dialect = "sqlite"
     skip_locked = ""
+    gather = "group_concat({column})"
     pending_index = "INDEXED BY ix_tasks_pending"
     lock = ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from orchestrator.analysis.conclusion import scramble_check
 from orchestrator.analysis.estimation.ballots import NO_ANSWER
 from orchestrator.analysis.estimation.counts import ClusterCount
 from orchestrator.analysis.pool_reading import PoolRecord, ScoreColumn, aggregated, read_pool
-from orchestrator.store import AnswerRecord, PoolSamples, SweepPool
+from orchestrator.store import AnswerRecord, PoolSamples, SampleTexts, ScoreTexts, SweepPool
 from workers.steps import Aggregation, aggregate
 
 PRM = 5
@@ -39,8 +40,19 @@ def read(
     columns: tuple[ScoreColumn, ...] = (),
     pool: SweepPool = POOL,
 ) -> PoolRecord:
-    held = {} if scores is None else {PRM: scores}
-    return read_pool(pool, PoolSamples(pool.pool_id, rows, held), answers, columns)
+    held = {} if scores is None else {PRM: gathered(scores)}
+    columns_of = (
+        [str(value) if value is not None else "null" for value in column]
+        for column in zip(*rows, strict=True)
+    )
+    texts = SampleTexts(*map(",".join, columns_of)) if rows else SampleTexts("", "", "", "")
+    return read_pool(pool, PoolSamples(pool.pool_id, texts, held), answers, columns)
+
+
+def gathered(rows: Sequence[tuple[int, str, str]]) -> ScoreTexts:
+    """Scores as the database joins them."""
+    indices, statuses, values = zip(*rows, strict=True) if rows else ((), (), ())
+    return ScoreTexts(",".join(map(str, indices)), ",".join(statuses), ",".join(values))
 
 
 class TestCounts:

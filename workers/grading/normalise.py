@@ -55,6 +55,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\s+", " "),
     )
 )
+_PLAIN = re.compile(r"-?[0-9]+")
+"""Most answers: there is nothing to take off."""
 _ESCAPED_TWICE = re.compile(r"\\\\(?=[a-zA-Z(\[{])")
 _SPACE = re.compile(r" (?![A-Za-z0-9])|(?<![A-Za-z0-9,]) |(?<=,) (?![0-9])")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -68,6 +70,8 @@ def has_control_characters(text: str) -> bool:
 @lru_cache(maxsize=4096)
 def clean(text: str) -> str:
     """`text` without wrappers and typography, still LaTeX; for bounded texts, since patterns rescan."""
+    if _PLAIN.fullmatch(text):
+        return text
     text = _unwrap(text.translate(_TRANSLATION))
     if "\\begin" not in text:
         text = _ESCAPED_TWICE.sub(r"\\", text)

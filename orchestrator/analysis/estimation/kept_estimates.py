@@ -24,9 +24,10 @@ ESTIMATOR_VERSION = 2
 """Raised when the meaning of an estimate changes: the formulas, what counts as a sample, the interval."""
 POOLS_AT_ONCE = 64
 """Pools that are estimated between two looks at the progress: enough to share tables, few enough to see it move."""
-DECIMALS = 10
-"""Of a kept estimate. Elections are computed many at once, and their last bits depend on the company: a run that was
-killed and resumed computes them in another company than one that was not, and must store the same rows."""
+GRAIN = 2.0**-34
+"""Of a kept estimate, 6e-11. Elections are computed many at once, and their last bits depend on the company: a run that
+was killed and resumed computes them in another company than one that was not, and must store the same rows. Binary,
+since chances are often fractions of 1,024 and the like, which a decimal grain would cut at a tie."""
 
 Key = tuple[str, int, int]
 """Name of the selector, budget, problem id."""
@@ -120,7 +121,7 @@ class _Table:
             at = np.ix_(members, [self.budgets.index(budget) for budget in new.budgets])
             is_wanted = self.is_missing[selector][at] & ~np.isnan(new.values)
             for target, source in (
-                (curve.values, new.values.round(DECIMALS)),
+                (curve.values, (new.values / GRAIN).round() * GRAIN),
                 (curve.mc_errors, new.mc_errors),
                 (curve.is_exact, new.is_exact),
                 (self._new[selector], np.ones_like(is_wanted)),
