@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from orchestrator.store.backend import Transaction
+from orchestrator.store.backend import Backend, Transaction
 from orchestrator.store.records import AnswerRecord, PoolSamples, SampleTexts, ScoreTexts, SweepPool
 from workers.identity import SAMPLES_PER_POOL_BITS
 
@@ -80,19 +80,21 @@ async def _pool(
 ) -> PoolSamples:
     first = pool.pool_id << SAMPLES_PER_POOL_BITS
     bounds = {"first": first, "end": first + pool.samples_wanted}
-    columns = ("i", "outcome", "answer", "tokens")
-    samples = SampleTexts(*await _gathered(tx, SAMPLES, columns, extractor=extractor_id, **bounds))
+    samples = SampleTexts(*await _gathered(tx, SAMPLES, extractor=extractor_id, **bounds))
     scores = {
-        scorer: ScoreTexts(
-            *await _gathered(tx, SCORES, ("i", "status", "values_json"), scorer=scorer, **bounds)
-        )
-        for scorer in scorer_ids
+        scorer: ScoreTexts(*await _gathered(tx, SCORES, scorer=scorer, **bounds)) for scorer in scorer_ids
     }
     return PoolSamples(pool.pool_id, samples, scores)
 
 
-async def _gathered(tx: Transaction, sql: str, columns: Sequence[str], **numbers: int) -> list[str]:
-    """Columns of a statement of ours, each as one text: as rows, a million samples cost what is made of each."""
-    gathered = {name: tx.backend.gather.format(column=f"g.{name}") for name in columns}
-    (row,) = await tx.backend.fetch(tx.connection, sql.format(**gathered, **numbers))
+async def _gathered(tx: Transaction, sql: str, **numbers: int) -> list[str]:
+    """Columns of a statement, each as one text: as rows, a million samples cost what is made of each."""
+    (row,) = await tx.backend.fetch(tx.connection, gathering(tx.backend, sql, **numbers))
     return [text or "" for text in row]
+
+
+def gathering(backend: Backend, sql: str, **numbers: int) -> str:
+    """A statement (`SAMPLES` or `SCORES`) whose columns a database gathers in its own words."""
+    columns = ("i", "outcome", "answer", "tokens", "status", "values_json")
+    gathered = {name: backend.gather.format(column=f"g.{name}") for name in columns}
+    return sql.format(**gathered, **numbers)

@@ -165,8 +165,8 @@ async def test_main_views_read_ranges_and_no_text(store: Store, world: World, vi
 async def test_the_samples_of_pools_are_read_by_ranges(store: Store, world: World) -> None:
     bounds = {"first": 1 << 20, "end": (1 << 20) + 64}
     async with store._read() as tx:
-        samples = await plan(tx, reading.SAMPLES.format(extractor=1, **bounds))
-        scores = await plan(tx, reading.SCORES.format(scorer=1, **bounds))
+        samples = await plan(tx, reading.gathering(tx.backend, reading.SAMPLES, extractor=1, **bounds))
+        scores = await plan(tx, reading.gathering(tx.backend, reading.SCORES, scorer=1, **bounds))
         answers = await plan(tx, reading.ANSWERS, sweep_id=world.sweep_id, grader_id=world.grader_id)
     if tx.backend.dialect == "sqlite":
         assert scans(samples + "\n" + scores + "\n" + answers) == set()
