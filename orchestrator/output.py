@@ -26,6 +26,9 @@ FORMATS = ("table", "csv", "json")
 WIDEST_RESULTS = 140
 CELL_WIDTH = 60
 """Characters of a value that a table of rows shows; csv and json show all."""
+MOST_FORECAST_COLUMNS = 4
+EXACT_TOKENS = 1e7
+"""Larger bounds are shown in powers of ten, where there is a line each."""
 EXACT = 1e6
 """Larger numbers (times, ids) are shown with all their digits."""
 
@@ -102,7 +105,9 @@ def _warn(scramble: ScrambleCheck) -> None:
 
 
 def forecast_table(name: str, found: Sequence[Forecast]) -> Table:
-    """What a sweep has, lacks and will cost: a column a strategy."""
+    """What a sweep has, lacks and will cost: a column a strategy, or a line each where there are many."""
+    if len(found) > MOST_FORECAST_COLUMNS:
+        return _forecast_lines(name, found)
     table = Table(title=f"plan of {name}", box=None, title_style="bold", header_style="bold")
     table.add_column("")
     for each in found:
@@ -121,6 +126,26 @@ def forecast_table(name: str, found: Sequence[Forecast]) -> Table:
     )
     for heading, cell in lines:
         table.add_row(heading, *(cell(each) for each in found))
+    return table
+
+
+def _forecast_lines(name: str, found: Sequence[Forecast]) -> Table:
+    table = Table(title=f"plan of {name}", box=None, title_style="bold", header_style="bold")
+    headings = ("", "counted", "wanted", "stored", "missing", "tokens", "at most", "FLOPs", "time")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for each in found:
+        table.add_row(
+            Text(each.name),
+            each.unit,
+            _or_dash(each.wanted, ","),
+            f"{each.stored:,}",
+            _or_dash(each.missing, ","),
+            _or_dash(each.expected_tokens, ",.0f"),
+            _or_dash(each.max_tokens, ",.0f" if (each.max_tokens or 0) < EXACT_TOKENS else ".1e"),
+            _or_dash(each.flops, ".1e"),
+            duration(each.seconds),
+        )
     return table
 
 

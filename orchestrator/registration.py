@@ -34,8 +34,10 @@ from orchestrator.store import (
 )
 from workers.answers import EXTRACTOR_VERSION
 from workers.embedded.catalog import weights_revision
+from workers.errors import StrategyError
 from workers.grading import GRADERS, MATH, GraderPool
 from workers.identity import content_hash
+from workers.strategies import build
 
 Note = Callable[[str], None]
 """Says something to the user."""
@@ -104,12 +106,25 @@ class Registered:
         return next(number for number, name in self.models.items() if name == model)
 
 
+def check_strategies(spec: SweepSpec) -> None:
+    """Raise UsageError for a strategy of the user's own that cannot be had; its module is imported here."""
+    for strategy in spec.searched:
+        try:
+            build(strategy.algorithm, strategy.options)
+        except StrategyError as error:
+            raise UsageError(
+                f"strategy {strategy.name!r}: {error}",
+                remedy="install its package, or put its folder on PYTHONPATH, here and on every worker",
+            ) from error
+
+
 def _sampling_lane(lanes: Sequence[LaneRecord], generator_id: int) -> int:
     return next(lane.id for lane in lanes if lane.kind == "sample" and lane.generator_id == generator_id)
 
 
 async def register(spec: SweepSpec, problems: ProblemSet, store: Store, note: Note) -> Registered:
     """Register a sweep; golds that do not verify against themselves are named, counted and left out."""
+    check_strategies(spec)
     for each in problems.notes:
         note(each)
     config = config_json(spec)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.problems.datasets import ProblemSet
 from orchestrator.registration import revision_of, revision_of_scorer
 from orchestrator.spec.models import ModelSpec
 from orchestrator.spec.scorer_settings import scorer_fingerprint
+from orchestrator.spec.search_settings import searches_of
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import generator_fingerprint, samples_per_request
-from orchestrator.spec.strategies import ParallelStrategy, RolloutsStrategy
-from orchestrator.store import PoolContent, RolloutDemand, Store, database_exists
+from orchestrator.spec.strategies import ParallelStrategy, RolloutsStrategy, SearchStrategy
+from orchestrator.store import PoolContent, RolloutDemand, SearchCost, Store, database_exists
 
 FLOPS_PER_PARAMETER = 2
 """Forward pass of one token, by the rule of Kaplan et al. 2020 that Wu et al. 2408.00724 use."""
@@ -71,6 +72,8 @@ class _Held:
     """By strategy that labels."""
     scores: Mapping[str, int]
     """By scorer."""
+    searches: Mapping[str, Sequence[SearchCost]]
+    """Those that are done, by strategy with its budget."""
 
     def solutions(self, model: str) -> PoolContent:
         """All whole solutions of a model, summed."""
@@ -84,13 +87,14 @@ class _Held:
 
 async def forecast(spec: SweepSpec, problems: ProblemSet, url: str) -> list[Forecast]:
     """One forecast a strategy and scorer; a database that does not exist yet holds nothing."""
-    held = _Held({}, {}, {}, {}, {})
+    held = _Held({}, {}, {}, {}, {}, {})
     if database_exists(url):
         async with await Store.open(url, create=False, read_only=True) as store:
             held = await _held(spec, store)
     return [
         *(_samples(spec, strategy, problems, held) for strategy in spec.sampled),
         *(_completions(spec, strategy, problems, held) for strategy in spec.labelled),
+        *(_searches(spec, *search, problems, held) for search in searches_of(spec)),
         *(_scores(spec, name, problems, held) for name in spec.scorers),
     ]
 
@@ -114,7 +118,23 @@ async def _held(spec: SweepSpec, store: Store) -> _Held:
             name: sum([await store.scores_held(scorer, names[each], spec.seed) for each in policies])
             for name, scorer in scorers.items()
         },
+        searches=await _searched(spec, store),
     )
+
+
+async def _searched(spec: SweepSpec, store: Store) -> dict[str, list[SearchCost]]:
+    sweep = await store.find_sweep(spec.name)
+    found: dict[str, list[SearchCost]] = {}
+    if sweep is None:
+        return found
+    done = {
+        name: {pool.problem_id for pool in pools}
+        for name, pools in (await store.search_pools(sweep.id)).items()
+    }
+    for cost in await store.search_costs(sweep.id):
+        if cost.problem_id in done.get(cost.strategy, ()):
+            found.setdefault(cost.strategy, []).append(cost)
+    return found
 
 
 async def _beginnings(
@@ -182,6 +202,31 @@ def _completions(spec: SweepSpec, strategy: RolloutsStrategy, problems: ProblemS
         stored=stored.samples,
         requests=None if missing is None else -(-missing // strategy.rollouts) * a_beginning,
         like=stored,
+    )
+
+
+def _searches(
+    spec: SweepSpec, strategy: SearchStrategy, budget: int, name: str, problems: ProblemSet, held: _Held
+) -> Forecast:
+    """Searches cost, each, what those did that are done; how many steps one takes nobody knows before."""
+    model = spec.models[strategy.policy]
+    done = held.searches.get(name, ())
+    wanted = len(problems.problems)
+    missing = max(0, wanted - len(done))
+    expected = missing * sum(cost.tokens for cost in done) / len(done) if done else None
+    return Forecast(
+        name=name,
+        unit="searches",
+        model=strategy.policy,
+        problems=wanted,
+        wanted=wanted,
+        stored=len(done),
+        missing=missing,
+        requests=None,
+        max_tokens=missing * budget * strategy.most_tokens,
+        expected_tokens=expected,
+        flops=_flops(model.parameters, expected),
+        seconds=None,
     )
 
 

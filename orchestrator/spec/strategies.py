@@ -86,6 +86,11 @@ class SearchStrategy(Section):
             "max_tokens": self.max_tokens,
         }
 
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens that it may generate for each generation of its budget."""
+        return self.max_depth * self.max_step_tokens
+
     def most_solutions(self, budget: int) -> int:
         """The most solutions that a search of a budget may find."""
         return budget
@@ -113,6 +118,11 @@ class LookaheadStrategy(SearchStrategy):
     """M, children of a survivor; null: the square root of the budget."""
     dedupe_siblings: bool = False
     """Let only the first of siblings with the same text compete."""
+
+    @property
+    def most_tokens(self) -> int:
+        """A node costs its own step and those that are looked ahead."""
+        return self.max_depth * self.max_step_tokens * (self.steps + 1)
 
 
 class DvtsStrategy(SearchStrategy):
@@ -152,6 +162,11 @@ class MctsStrategy(SearchStrategy):
     """Children of any other node."""
     dedupe_siblings: bool = False
     """Let only the first of siblings with the same text be selected."""
+
+    @property
+    def most_tokens(self) -> int:
+        """An expansion draws as many steps as it gives children."""
+        return self.max_step_tokens * max(self.children, self.root_children or 0)
 
     def most_solutions(self, budget: int) -> int:
         """Every expansion may end as many solutions as it has children."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import pytest
 from tests.chaos.processes import until
 from tests.reward_server import RewardFault, RewardServer
 from tests.step_server import StepServer
-from tests.sweep_world import NAME, PROBE_PROMPT, Command, SweepFolder, assert_same_rows, rows_of, ttc
+from tests.sweep_world import NAME, PROBE_PROMPT, ROOT, Command, SweepFolder, assert_same_rows, rows_of, ttc
 
 SEARCHES: list[dict[str, Any]] = [
     {"name": "beam", "kind": "beam", "budgets": [4, 8]},
@@ -183,6 +185,81 @@ async def test_a_scorer_that_breaks_its_contract_stops_the_search_and_spoils_not
     again = await world.folder.run_here()
     assert again.report.failed_tasks == 0
     assert world.repeated() == 0  # it goes on from the tree
+
+
+STRATEGY = re.search(
+    r"```python\n(.*?)```", (ROOT / "docs/how-to/write-a-strategy.md").read_text(), re.DOTALL
+)
+
+
+async def test_a_strategy_of_ones_own_gets_all_of_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert STRATEGY is not None
+    (tmp_path / "my_strategies.py").write_text(STRATEGY[1])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = {
+        "name": "own",
+        "kind": "custom",
+        "function": "my_strategies:best_first",
+        "parameters": {"width": 3},
+    }
+    world.write([{**own, "budgets": [8]}], problems=3)
+    ended = await world.folder.run_here()
+    assert ended.report.reason == "complete"
+    assert (
+        query(world, "SELECT COUNT(*) FROM v_results WHERE strategy = 'own' AND selector = 'majority'")[0][0]
+        > 0
+    )
+    wanted = await rows_of(world.folder.database)
+    drawn = query(world, "SELECT COUNT(*) FROM nodes")[0][0]
+    # Half of the tree is lost: the function is run again, and only that half is drawn.
+    other = world.folder.folder / "other.db"
+    with sqlite3.connect(world.folder.folder / "ttc.db") as source, sqlite3.connect(other) as target:
+        source.backup(target)
+        target.executescript(
+            """CREATE TEMP TABLE lost AS SELECT pool_id, path FROM nodes WHERE depth > 1;
+            DELETE FROM node_scores WHERE (pool_id, path) IN lost; DELETE FROM prunings;
+            DELETE FROM nodes WHERE (pool_id, path) IN lost;
+            CREATE TEMP TABLE found AS SELECT t.id FROM trajectories t JOIN pools p ON p.id = t.pool_id
+                WHERE p.procedure_id IS NOT NULL;
+            DELETE FROM scores WHERE trajectory_id IN found; DELETE FROM extractions WHERE trajectory_id IN found;
+            DELETE FROM trajectory_texts WHERE trajectory_id IN found; DELETE FROM trajectories WHERE id IN found;
+            UPDATE tasks SET state = 0 WHERE lane_id IN (SELECT id FROM lanes WHERE kind = 'search')"""
+        )
+        kept = target.execute("SELECT COUNT(*) FROM nodes").fetchone()[0]
+    before = sum(world.policy.served.values())
+    await world.folder.run_here(f"sqlite:///{other}")
+    probes = sum(count for key, count in world.policy.served.items() if PROBE_PROMPT in key[0])
+    assert 0 < sum(world.policy.served.values()) - before - probes <= drawn - kept
+    assert_same_rows(await rows_of(f"sqlite:///{other}"), wanted)
+
+
+async def test_a_strategy_that_is_not_there_is_said_so_before_anything_is_written(world: World) -> None:
+    world.write([{"name": "own", "kind": "custom", "function": "no_such_module:f", "budgets": [8]}])
+    said = await ttc(
+        "run", world.folder.file, "--db", world.folder.database, "--local", folder=world.folder.folder
+    )
+    assert (said.code, "Traceback" in said.err) == (2, False)
+    assert "no_such_module" in said.err
+    assert query(world, "SELECT COUNT(*) FROM sweeps") == [(0,)]
+
+
+async def test_the_plan_counts_searches_and_what_they_cost(world: World) -> None:
+    world.write([{"name": "beam", "kind": "beam", "budgets": [4]}], problems=2)
+    plan = ("plan", world.folder.file, "--db", world.folder.database, "--json")
+    before = json.loads((await ttc(*plan, folder=world.folder.folder)).out)
+    (search,) = [each for each in before if each["unit"] == "searches"]
+    assert (search["name"], search["wanted"], search["missing"], search["expected_tokens"]) == (
+        "beam@4",
+        2,
+        2,
+        None,
+    )
+    await world.folder.run_here()
+    after = json.loads((await ttc(*plan, folder=world.folder.folder)).out)
+    (search,) = [each for each in after if each["unit"] == "searches"]
+    assert (search["stored"], search["missing"]) == (2, 0)
 
 
 async def test_a_tree_can_be_looked_at(world: World) -> None:
