@@ -192,7 +192,10 @@ def tree(
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the tree of a search for one problem: steps with their scores, pruned ones dim."""
+    """Show the tree of a search for one problem: steps with their scores, pruned ones dim.
+
+    ■ the solution ends here; ✂ it was cut; ∅ a step without text.
+    """
     from orchestrator.commands import show_tree
 
     _await(show_tree(name, problem, strategy, _database(db), shows_all=whole, is_json=as_json))

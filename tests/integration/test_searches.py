@@ -104,6 +104,15 @@ async def test_every_strategy_searches_and_is_voted_on(world: World) -> None:
     assert rounds == [(8,)]
 
 
+async def test_costs_are_charged_to_the_model_that_had_them(world: World) -> None:
+    world.write([{"name": "beam", "kind": "beam", "budgets": [4]}], problems=1)
+    await world.folder.run_here()
+    costs = dict(query(world, "SELECT model, SUM(completion_tokens) FROM v_cost GROUP BY model"))
+    drawn = query(world, "SELECT SUM(completion_tokens) FROM nodes")[0][0]
+    whole = query(world, "SELECT SUM(completion_tokens) FROM v_samples")[0][0]
+    assert costs == {"policy": drawn + whole, "prm": 0}
+
+
 async def test_within_a_search_nothing_is_drawn_or_scored_twice(world: World) -> None:
     world.write([{"name": "beam", "kind": "beam", "budgets": [8]}], problems=2)
     await world.folder.run_here()

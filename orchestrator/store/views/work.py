@@ -26,8 +26,8 @@ V_COST = View(
         v.retries, v.wasted_requests, v.request_seconds,
         CAST(2 AS DOUBLE PRECISION) * v.parameters * v.completion_tokens AS generation_flops,
         CAST(2 AS DOUBLE PRECISION) * v.parameters * v.prompt_tokens AS reading_flops
-    FROM (SELECT s.id AS sweep_id, s.name AS sweep, u.role, COALESCE(c.name, n.name) AS model,
-            COALESCE(c.parameters, n.parameters) AS parameters,
+    FROM (SELECT s.id AS sweep_id, s.name AS sweep, u.role, CASE u.role WHEN 'scorer' THEN c.name ELSE n.name END AS model,
+            CASE u.role WHEN 'scorer' THEN c.parameters ELSE n.parameters END AS parameters,
             CAST(SUM(u.requests) AS BIGINT) AS requests, CAST(SUM(u.prompt_tokens) AS BIGINT) AS prompt_tokens,
             CAST(SUM(u.cached_tokens) AS BIGINT) AS cached_tokens,
             CAST(SUM(u.completion_tokens) AS BIGINT) AS completion_tokens,
@@ -41,7 +41,8 @@ V_COST = View(
         JOIN usage u ON u.task_id = t.id
         LEFT JOIN generators n ON n.id = l.generator_id
         LEFT JOIN scorers c ON c.id = l.scorer_id
-        GROUP BY s.id, s.name, u.role, COALESCE(c.name, n.name), COALESCE(c.parameters, n.parameters)) v""",
+        GROUP BY s.id, s.name, u.role, CASE u.role WHEN 'scorer' THEN c.name ELSE n.name END,
+            CASE u.role WHEN 'scorer' THEN c.parameters ELSE n.parameters END) v""",
 )
 
 V_PROGRESS = View(
