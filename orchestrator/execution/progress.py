@@ -120,7 +120,12 @@ class Tally:
         """Count a committed batch."""
         self.run_samples += len(batch.trajectories)
         self.outcomes.update(str(each.outcome) for each in batch.trajectories)
-        self.run_scores += sum(each.status not in REDONE for each in batch.scores)
+        searched = {
+            each.task_id for each in batch.trajectories
+        }  # a search brings the scores of what it found along
+        self.run_scores += sum(
+            each.status not in REDONE and each.task_id not in searched for each in batch.scores
+        )
         self.outcomes.update(
             f"score {each.status}" for each in batch.scores if each.status is not ScoreStatus.OK
         )
