@@ -104,6 +104,15 @@ async def test_every_strategy_searches_and_is_voted_on(world: World) -> None:
     assert rounds == [(8,)]
 
 
+async def test_what_was_found_is_a_view_of_its_own(world: World) -> None:
+    world.write([{"name": "beam", "kind": "beam", "budgets": [4]}], problems=2)
+    await world.folder.run_here()
+    assert {row[0] for row in query(world, "SELECT strategy FROM v_found")} == {"beam@4"}
+    assert query(world, "SELECT COUNT(*) FROM v_samples") == [(8,)]  # those that were drawn independently
+    found = query(world, "SELECT COUNT(*), COUNT(answer) FROM v_found WHERE verdict IN ('correct', 'wrong')")
+    assert found[0][0] == found[0][1] > 0
+
+
 async def test_costs_are_charged_to_the_model_that_had_them(world: World) -> None:
     world.write([{"name": "beam", "kind": "beam", "budgets": [4]}], problems=1)
     await world.folder.run_here()

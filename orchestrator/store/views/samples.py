@@ -34,7 +34,7 @@ V_SWEEP_POOLS = View(
 
 V_SAMPLES = View(
     "v_samples",
-    "One row a whole solution of a sweep, with its answer and verdict; join trajectory_texts for the text",
+    "One row an independent solution of a sweep, with its answer and verdict; join trajectory_texts for the text",
     """
     sweep_id: Sweep
     sweep: Name of the sweep
@@ -78,6 +78,42 @@ V_SAMPLES = View(
     LEFT JOIN answers a ON a.id = x.answer_id
     LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id
     WHERE w.prefix_id IS NULL AND w.procedure_id IS NULL""",
+)
+
+V_FOUND = View(
+    "v_found",
+    "One row a solution that a search found, with its answer and verdict; join trajectory_texts for the text",
+    """
+    sweep_id: Sweep
+    sweep: Name of the sweep
+    strategy: Strategy, with its budget
+    algorithm: beam, rebase, ...
+    budget: Budget of the search, in generations
+    problem_id: Problem
+    external_id: The dataset's own name of the problem
+    level: Difficulty level
+    pool_id: Search; v_tree has its nodes
+    trajectory_id: Trajectory
+    sample_index: Which of the solutions that the search returned
+    outcome: How the generation ended
+    verdict: correct, wrong, truncated, no_answer, error, ungraded, gold_unparsable, timeout or crashed
+    answer: The answer as extracted
+    gold: Reference answer
+    cluster_id: Answer that stands for all equivalent ones
+    completion_tokens: Tokens from its beginning to its end; a beginning that solutions share counts in each
+    """,
+    f"""SELECT w.sweep_id, w.sweep, sp.strategy, c.kind AS algorithm, c.budget, w.problem_id, p.external_id, p.level,
+        w.pool_id, t.id AS trajectory_id, t.sample_index, t.outcome,
+        {verdict("t.outcome", "x.answer_id")} AS verdict, a.text AS answer, p.answer AS gold,
+        COALESCE(g.cluster_id, x.answer_id) AS cluster_id, t.completion_tokens
+    FROM v_sweep_pools w
+    JOIN procedures c ON c.id = w.procedure_id
+    JOIN sweep_pools sp ON sp.sweep_id = w.sweep_id AND sp.pool_id = w.pool_id
+    JOIN problems p ON p.id = w.problem_id
+    JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
+    LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
+    LEFT JOIN answers a ON a.id = x.answer_id
+    LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id""",
 )
 
 V_POOL_ANSWERS = View(
@@ -176,4 +212,4 @@ V_ACCURACY = View(
     GROUP BY c.sweep_id, s.name, c.generator_id, n.name, c.level""",
 )
 
-SAMPLE_VIEWS = (V_SWEEP_POOLS, V_SAMPLES, V_POOL_ANSWERS, V_PROBLEM_COUNTS, V_ACCURACY)
+SAMPLE_VIEWS = (V_SWEEP_POOLS, V_SAMPLES, V_FOUND, V_POOL_ANSWERS, V_PROBLEM_COUNTS, V_ACCURACY)
