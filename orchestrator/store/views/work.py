@@ -26,7 +26,8 @@ V_COST = View(
         v.retries, v.wasted_requests, v.request_seconds,
         CAST(2 AS DOUBLE PRECISION) * v.parameters * v.completion_tokens AS generation_flops,
         CAST(2 AS DOUBLE PRECISION) * v.parameters * v.prompt_tokens AS reading_flops
-    FROM (SELECT s.id AS sweep_id, s.name AS sweep, u.role, CASE u.role WHEN 'scorer' THEN c.name ELSE n.name END AS model,
+    FROM (SELECT s.id AS sweep_id, s.name AS sweep, u.role,
+            CASE u.role WHEN 'scorer' THEN c.name ELSE n.name END AS model,
             CASE u.role WHEN 'scorer' THEN c.parameters ELSE n.parameters END AS parameters,
             CAST(SUM(u.requests) AS BIGINT) AS requests, CAST(SUM(u.prompt_tokens) AS BIGINT) AS prompt_tokens,
             CAST(SUM(u.cached_tokens) AS BIGINT) AS cached_tokens,
