@@ -1,7 +1,7 @@
 """Draws docs/images/PICTURE.svg: what a command of ttc really prints, in colour.
 
-python docs/draw.py PICTURE ARGUMENTS..., for instance: results results arithmetic-demo --db ttc.db. It must not know what
-the output means.
+python docs/draw.py PICTURE ARGUMENTS..., for instance: results results arithmetic-demo --db ttc.db. It must not know
+what the output means.
 """
 
 from __future__ import annotations
