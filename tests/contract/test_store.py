@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections import Counter
@@ -588,12 +589,16 @@ async def test_estimators_get_samples_with_answers_and_clusters(store: Store) ->
     known = await store.sweep_answers(world.sweep_id, world.grader_id)
     by_id = {each.answer_id: each for each in known[world.problem_ids[0]]}
     (found,) = await store.pool_samples([pool], [], world.extractor_id)
-    assert [index for index, *_ in found.samples] == list(range(8))
+    indices, answer_ids, tokens = (
+        json.loads(f"[{text}]")
+        for text in (found.samples.indices, found.samples.answers, found.samples.tokens)
+    )
+    assert indices == list(range(8))
     cells = Counter(
         (outcome, by_id[answer].cluster_id or answer, by_id[answer].verdict)
         if answer
         else (outcome, None, None)
-        for _, outcome, answer, _ in found.samples
+        for outcome, answer in zip(found.samples.outcomes.split(","), answer_ids, strict=True)
     )
     assert cells == {
         ("complete", ids["0"], "correct"): 2,
@@ -604,7 +609,7 @@ async def test_estimators_get_samples_with_answers_and_clusters(store: Store) ->
         ("timed_out", None, None): 1,
         ("error", None, None): 1,
     }
-    assert sum(tokens or 0 for *_, tokens in found.samples) == 70
+    assert sum(count or 0 for count in tokens) == 70
 
 
 async def test_a_new_grader_version_reads_no_old_verdict(store: Store) -> None:

@@ -306,7 +306,7 @@ async def test_a_server_that_rejects_beyond_a_limit_is_driven_below_the_ceiling(
 
 
 async def test_the_ceiling_governs_a_server_that_queues() -> None:
-    async with FaultServer(slots=8, latency_s=0.002) as server:
+    async with FaultServer(slots=8, latency_s=0.02) as server:
         generator = generator_for([server.url], concurrency=32)
         async with client_of(generator) as client:
             await draw_pool(client, generator, "1+1", 1000)

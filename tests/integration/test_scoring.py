@@ -74,7 +74,7 @@ async def test_a_sweep_draws_labels_and_scores_and_does_it_once(tmp_path: Path) 
         assert (policy.requests, reward.scoring_requests) == calls
     assert await rows_of(folder.database) == before
     assert len(before["scores"]) == 3 * 24
-    assert {row[5] for row in before["scores"]} == {"ok"}
+    assert {row[6] for row in before["scores"]} == {"ok"}
     (counts,) = await rows(
         folder, "SELECT COUNT(*), SUM(rollouts), MIN(rollouts), MAX(rollouts) FROM v_labels"
     )
