@@ -27,7 +27,7 @@ SEARCHES: list[dict[str, Any]] = [
     {"name": "mcts", "kind": "mcts", "budgets": [8]},
     {"name": "greedy", "kind": "greedy", "budgets": [1]},
 ]
-KILLS = 12
+KILLS = 8
 IN_FLIGHT = 128
 """Steps that may be under way, or not committed yet: 32 requests of 4."""
 
