@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import random
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from workers.answers import extract
 from workers.delivery import Deliveries, Delivery
-from workers.errors import Draining, SearchStopped
+from workers.errors import Draining, SearchStopped, StrategyError, WorkerError
 from workers.generation import Draw, ModelClient, Sample
 from workers.identity import seed_base, trajectory_id
 from workers.rewards import RewardClient, Solution
@@ -38,8 +40,10 @@ from workers.types import (
     Usage,
 )
 
-Path = tuple[int, ...]
+Steps = tuple[int, ...]
+"""Path of a node: child indices from the root."""
 
+_SHOWN = 80
 _OUTCOMES = {
     NodeEnd.FINISHED: Outcome.COMPLETE,
     NodeEnd.STEP: Outcome.TRUNCATED,  # the depth ran out
@@ -62,11 +66,38 @@ async def run_search(
     search = RecordedSearch(task, Limits(**params["limits"]), generator, client, scorer, judge, queue)
     started_s = time.monotonic()
     try:
-        candidates = await strategy(search)
+        candidates = await _run(strategy, search, task)
         await search.deliver(candidates, time.monotonic() - started_s)
     except Draining:
         return False
     return True
+
+
+async def _run(strategy: Strategy, search: RecordedSearch, task: SearchTask) -> Sequence[Candidate]:
+    """What a strategy returns; a defect of its own is an error of the sweep that says where it is.
+
+    A failure of ours that it met on the way, be it in a task group of its own, is raised as it is.
+    """
+    try:
+        return await strategy(search)
+    except Exception as error:
+        ours = next((leaf for leaf in _leaves(error) if isinstance(leaf, WorkerError)), None)
+        if ours is not None:
+            raise ours from None
+        first = next(_leaves(error))
+        where = traceback.extract_tb(first.__traceback__)[-1]
+        raise StrategyError(
+            f"strategy {task.kind!r} failed on problem {task.statement[:_SHOWN]!r}: "
+            f"{type(first).__name__}: {first} (line {where.lineno} of {Path(where.filename).name})"
+        ) from error
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
 
 
 class RecordedSearch:
@@ -89,11 +120,11 @@ class RecordedSearch:
         self._judge = judge
         self._queue = queue
         self._recorded: Mapping[str, TreeNode] = {each.path: each for each in task.nodes}
-        self._values: dict[Path, float] = {_parsed(each.path): each.value for each in task.scores}
-        self._nodes: dict[Path, Node] = {}
-        self._seeds: dict[Path, int] = {}
-        self._children: dict[Path, int] = {}
-        self._pruned: dict[Path, str] = {}
+        self._values: dict[Steps, float] = {_parsed(each.path): each.value for each in task.scores}
+        self._nodes: dict[Steps, Node] = {}
+        self._seeds: dict[Steps, int] = {}
+        self._children: dict[Steps, int] = {}
+        self._pruned: dict[Steps, str] = {}
         self.budget = task.budget
         self.limits = limits
         self.rng = random.Random(f"{task.seed}/{task.content_hash}/{task.kind}/{task.budget}")
@@ -193,7 +224,7 @@ class RecordedSearch:
         self._queue.put_nowait(Delivery(nodes=nodes, usage=self._drawing_usage(draw)))
         return nodes
 
-    def _seed_base(self, path: Path) -> int:
+    def _seed_base(self, path: Steps) -> int:
         """Children of equal paths draw alike in all searches for a problem; those of the root as its samples do."""
         problem = self._task.content_hash
         return seed_base(
@@ -360,16 +391,16 @@ def _end(sample: Sample, *, goes_on: bool, is_first: bool) -> NodeEnd:
     return NodeEnd.STEP if goes_on else NodeEnd.FINISHED
 
 
-def _walk(path: Path) -> Iterator[Path]:
+def _walk(path: Steps) -> Iterator[Steps]:
     """A path and those of its ancestors, from the first step on."""
     return (path[:length] for length in range(1, len(path) + 1))
 
 
-def _name(path: Path) -> str:
+def _name(path: Steps) -> str:
     return ".".join(map(str, path))
 
 
-def _parsed(name: str) -> Path:
+def _parsed(name: str) -> Steps:
     return tuple(map(int, name.split(".")))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.errors import SweepFailed
 from tests.chaos.processes import until
 from tests.reward_server import RewardFault, RewardServer
 from tests.step_server import StepServer
@@ -261,6 +262,22 @@ async def test_a_strategy_that_is_not_there_is_said_so_before_anything_is_writte
     assert (said.code, "Traceback" in said.err) == (2, False)
     assert "no_such_module" in said.err
     assert query(world, "SELECT COUNT(*) FROM sweeps") == [(0,)]
+
+
+async def test_a_defect_of_a_strategy_is_said_to_be_one(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = "async def broken(search):\n    await search.sample(search.root, 2)\n    return {}['answer']\n"
+    (tmp_path / "broken_strategies.py").write_text(broken)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    world.write(
+        [{"name": "own", "kind": "custom", "function": "broken_strategies:broken", "budgets": [8]}],
+        problems=1,
+    )
+    with pytest.raises(
+        SweepFailed, match=r"strategy_error: .*KeyError: 'answer' \(line 3 of broken_strategies.py\)"
+    ):
+        await world.folder.run_here()
 
 
 async def test_the_plan_counts_searches_and_what_they_cost(world: World) -> None:
