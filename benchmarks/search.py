@@ -53,7 +53,7 @@ class _SearchRun:
 
 def measure_search(folder: Path, *, is_quick: bool) -> Iterator[Figure]:
     """Utilisation, nodes a second and CPU a node, with as many requests in flight as slots, and with twice as many."""
-    problems = 640 if is_quick else 2560
+    problems = 640 if is_quick else 4096
     policy = StubSettings(slots=IN_FLIGHT, mean_s=MEAN_S, sigma=SIGMA)
     scorer = StubSettings(slots=IN_FLIGHT, mean_s=SCORER_MEAN_S, sigma=SIGMA)
     runs: dict[int, _SearchRun] = {}
@@ -66,33 +66,22 @@ def measure_search(folder: Path, *, is_quick: bool) -> Iterator[Figure]:
             usage = run_ttc(place, place / "store.db")
             runs[in_flight] = _run(place / "store.db", policy_stub.stats(), usage)
     for in_flight, run in runs.items():
-        yield from _figures(
-            run, f"ttc run, Ray, {in_flight} in flight on {IN_FLIGHT} slots", bare.cpu_per_1000
-        )
-    yield from _lockstep_figures(runs[IN_FLIGHT])
+        yield from _figures(run, f"Ray, {in_flight} in flight", bare.cpu_per_1000)
+    searches = runs[IN_FLIGHT].searches
+    lockstep = batched(searches, AT_ONCE, IN_FLIGHT)
+    yield Figure(GROUP, f"utilisation, {AT_ONCE} searches in lockstep, computed", "", (lockstep,))
 
 
-def _figures(run: _SearchRun, what: str, bare_ms: float) -> Iterator[Figure]:
-    apart = side_by_side(run.searches, AT_ONCE, IN_FLIGHT)
-    floor_is = f"{AT_ONCE} searches at once"
-    yield Figure(GROUP, f"slots: {what}", "", (run.stub["utilisation"],), apart, floor_is, Target(0.95))
-    yield Figure(GROUP, f"slots: {what}, middle 80%", "", (run.stub["steady_utilisation"],), apart, floor_is)
-    yield Figure(
-        GROUP, what, "nodes/s", (run.nodes_per_second,), IN_FLIGHT * run.nodes / run.stub["busy_slot_s"],
-        "256 / mean time of a step",
-    )  # fmt: skip
+def _figures(run: _SearchRun, how: str, bare_ms: float) -> Iterator[Figure]:
+    apart, floor_is = side_by_side(run.searches, AT_ONCE, IN_FLIGHT), f"{AT_ONCE} searches at once"
+    whole, steady = run.stub["utilisation"], run.stub["steady_utilisation"]
+    yield Figure(GROUP, f"utilisation, {how}", "", (whole,), apart, floor_is, Target(0.95))
+    yield Figure(GROUP, f"utilisation, {how}, middle 80%", "", (steady,), apart, floor_is)
+    ceiling = IN_FLIGHT * run.nodes / run.stub["busy_slot_s"]
+    yield Figure(GROUP, f"nodes, {how}", "nodes/s", (run.nodes_per_second,), ceiling, "256 / mean time")
     for role, target in ((COORDINATOR, Target(1.0, is_ceiling=True)), (WORKER, None)):
-        yield Figure(
-            GROUP, f"CPU of the {role}, {what}", "ms/node", (run.cpu_ms(role),), bare_ms,
-            "bare client, a request", target,
-        )  # fmt: skip
-
-
-def _lockstep_figures(run: _SearchRun) -> Iterator[Figure]:
-    together = batched(run.searches, AT_ONCE, IN_FLIGHT)
-    apart = side_by_side(run.searches, AT_ONCE, IN_FLIGHT)
-    yield Figure(GROUP, f"slots: {AT_ONCE} searches in lockstep, computed", "", (together,))
-    yield Figure(GROUP, f"slots: {AT_ONCE} searches at once, each for itself, computed", "", (apart,))
+        cpu = (run.cpu_ms(role),)
+        yield Figure(GROUP, f"CPU, {role}, {how}", "ms/node", cpu, bare_ms, "bare client, a call", target)
 
 
 def _run(store: Path, stub: dict[str, Any], usage: Usage) -> _SearchRun:
