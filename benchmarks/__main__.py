@@ -17,6 +17,7 @@ from benchmarks.estimates import measure_estimates
 from benchmarks.memory import measure_memory
 from benchmarks.report import Figure, as_json, show
 from benchmarks.resume import measure_resume
+from benchmarks.search import measure_search
 from benchmarks.throughput import measure_throughput
 from benchmarks.utilisation import measure_utilisation
 from benchmarks.writer import measure_writer
@@ -29,6 +30,7 @@ def measure(only: set[str], folder: Path, *, is_quick: bool) -> Iterator[Figure]
         "writer": lambda: measure_writer(folder, is_quick=is_quick),
         "throughput": lambda: measure_throughput(folder, is_quick=is_quick),
         "utilisation": lambda: measure_utilisation(folder, is_quick=is_quick),
+        "search": lambda: measure_search(folder, is_quick=is_quick),
         "memory": lambda: measure_memory(folder, is_quick=is_quick),
         "resume": lambda: measure_resume(folder, is_quick=is_quick),
         "estimates": lambda: measure_estimates(folder, is_quick=is_quick),
@@ -44,7 +46,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--only", default="", help="floor,writer,throughput,utilisation,memory,resume,estimates"
+        "--only", default="", help="floor,writer,throughput,utilisation,search,memory,resume,estimates"
     )
     parser.add_argument(
         "--quick", action="store_true", help="smaller and once: minutes instead of a quarter of an hour"

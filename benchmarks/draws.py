@@ -1,4 +1,5 @@
-"""What the stub writes: service time, text and answer of a sample, from its prompt and seed alone.
+"""What the stub writes: service time, text and answer of a sample or a step, from its prompt and seed alone, and
+scores of steps.
 
 Pure and cheap: everything that does not depend on the sample is rendered once. It knows nothing of HTTP.
 """
@@ -11,7 +12,11 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 CHARACTERS_A_TOKEN = 4
+SEPARATOR = "\n\n"
+FEWEST_STEPS, MOST_STEPS = 4, 10
+"""Of a solution that is drawn step by step; from the fewest on one step in four is the last."""
 ANSWERS = 8
+STEP_TOKENS = 24
 _QUANTILES = 4096
 _MASK = (1 << 64) - 1
 _MIX_A, _MIX_B, _GOLDEN = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x9E3779B97F4A7C15
@@ -68,6 +73,7 @@ class Writer:
         self.tokens = math.ceil(len(self._head + self._tail) / CHARACTERS_A_TOKEN)
         self._is_verbose = is_verbose
         self._forms: dict[Wants, bytes] = {}
+        self._step_forms: dict[Wants, tuple[bytes, bytes]] = {}
 
     def text(self, prompt_hash: int, seed: int, bits: int) -> str:
         """The solution as a client reads it, uncut."""
@@ -83,23 +89,44 @@ class Writer:
         text = self.text(prompt_hash, seed, bits)[: wants.max_tokens * CHARACTERS_A_TOKEN]
         return form % (index, _escaped(text).encode())
 
+    def step(self, index: int, problem_hash: int, depth: int, seed: int, bits: int, wants: Wants) -> bytes:
+        """One choice of a reply to whom a step is enough: the step after `depth` others, never cut."""
+        is_last = depth + 1 >= MOST_STEPS or (depth + 1 >= FEWEST_STEPS and bits >> 18 & 3 == 0)
+        forms = self._step_forms.get(wants)
+        if forms is None:
+            forms = self._step_forms[wants] = (self._step_form(wants), self._last_step_form(wants))
+        if is_last:
+            return forms[1] % (index, seed, _answer(problem_hash, bits))
+        return forms[0] % (index, depth + 1, seed)
+
     def count(self, wants: Wants) -> int:
         """Tokens of one choice."""
         return min(self.tokens, wants.max_tokens)
 
     def _form(self, wants: Wants) -> bytes:
         is_cut = wants.max_tokens < self.tokens
-        tokens = self.count(wants)
         text = "%s" if is_cut else f"{_escaped(self._head)}%d{_escaped(self._tail)}\\\\boxed{{%d}}$."
+        return self._rendered(text, self.count(wants), wants, '"length"' if is_cut else '"stop"', "null")
+
+    def _step_form(self, wants: Wants) -> bytes:
+        text = "Step %d, as attempt %d has it: both sides change by 7, which keeps $x + 3 = y$."
+        return self._rendered(text, STEP_TOKENS, wants, '"stop"', f'"{_escaped(SEPARATOR)}"')
+
+    def _last_step_form(self, wants: Wants) -> bytes:
+        text = "Hence, as attempt %d has it, the final answer is $\\\\boxed{%d}$."
+        return self._rendered(text, STEP_TOKENS, wants, '"stop"', "null")
+
+    def _rendered(self, text: str, tokens: int, wants: Wants, reason: str, stop_reason: str) -> bytes:
+        """A form, of which only what stands in the text is still open."""
         ids = (
             f"[{','.join(str(100 + i * 37 % 9000) for i in range(tokens))}]"
             if wants.has_token_ids
             else "null"
         )
         logprobs = self._logprobs(tokens) if wants.has_logprobs else "null"
-        reason = "length" if is_cut else "stop"
         return (
-            f'{{"index":%d,"text":"{text}","logprobs":{logprobs},"finish_reason":"{reason}","stop_reason":null,'
+            f'{{"index":%d,"text":"{text}","logprobs":{logprobs},"finish_reason":{reason},'
+            f'"stop_reason":{stop_reason},'
             f'"token_ids":{ids},"prompt_logprobs":null,"prompt_token_ids":null,"routed_experts":null}}'
         ).encode()
 
@@ -113,6 +140,16 @@ class Writer:
         tops = ",".join(f'{{"{word}":{value}}}' for word, value in zip(words, values, strict=True))
         names = ",".join(f'"{word}"' for word in words)
         return f'{{"text_offset":[{offsets}],{rendered},"tokens":[{names}],"top_logprobs":[{tops}]}}'
+
+
+def scored(text: str, tag: str) -> bytes:
+    """What a process reward model says of a text: two classes at each tag, as JSON, from what stands before it."""
+    rows, state = [], 0
+    for part in text.split(tag)[:-1]:
+        state = zlib.crc32(part.encode("utf-8", "surrogatepass"), state)
+        good = (state % 1000 + 0.5) / 1000
+        rows.append(f"[{1 - good:.4f},{good:.4f}]")
+    return f"[{','.join(rows)}]".encode()
 
 
 def _answer(prompt_hash: int, bits: int) -> int:

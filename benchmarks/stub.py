@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server of fixed capacity that only waits, writes, and measures how busy it was kept.
+"""A server of fixed capacity, a policy's or a reward model's, that only waits, writes, and measures how busy it was.
 
 It shares the cores with what is measured, so it is a bare asyncio protocol: some 80 microseconds a request,
 most of them in the kernel. It parses only as much HTTP as clients of model servers send, one request at a
@@ -26,8 +26,19 @@ from typing import Any, ClassVar
 
 import orjson
 
-from benchmarks.draws import CHARACTERS_A_TOKEN, ServiceTimes, Wants, Writer, hash_of, mixed
+from benchmarks.draws import (
+    CHARACTERS_A_TOKEN,
+    SEPARATOR,
+    STEP_TOKENS,
+    ServiceTimes,
+    Wants,
+    Writer,
+    hash_of,
+    mixed,
+    scored,
+)
 from benchmarks.slots import Slots
+from workers.rewards.qwen import TAG
 
 MODEL = "stub"
 MAX_MODEL_LEN = 32_768
@@ -70,6 +81,9 @@ class _Request:
     count: int
     wants: Wants
     is_probe: bool
+    problem_hash: int
+    depth: int | None
+    """Steps that the prompt holds already, where one more is asked for; None: whole solutions are."""
 
 
 class Stub:
@@ -100,6 +114,8 @@ class Stub:
             int(body.get("n") or 1),
             Wants(max_tokens, bool(body.get("return_token_ids")), body.get("logprobs") is not None),
             max_tokens < self._settings.probe_tokens,
+            hash_of(prompt[: prompt.find(SEPARATOR) + len(SEPARATOR)]),
+            prompt.count(SEPARATOR) - 1 if SEPARATOR in (body.get("stop") or ()) else None,
         )
         now = self._clock()
         if request.is_probe:
@@ -111,17 +127,9 @@ class Stub:
 
     def reply(self, request: _Request) -> bytes:
         """Body of the reply: choice j is the draw of seed + j."""
-        choices = b",".join(
-            self._writer.choice(
-                j,
-                request.prompt_hash,
-                request.seed + j,
-                mixed(request.prompt_hash, request.seed + j),
-                request.wants,
-            )
-            for j in range(request.count)
-        )
-        completion_tokens = request.count * self._writer.count(request.wants)
+        choices = b",".join(self._choice(request, j) for j in range(request.count))
+        tokens = self._writer.count(request.wants) if request.depth is None else STEP_TOKENS
+        completion_tokens = request.count * tokens
         if not request.is_probe:
             self._in_flight -= 1
             self._count(request, completion_tokens)
@@ -135,6 +143,27 @@ class Stub:
             completion_tokens,
             request.prompt_tokens + completion_tokens,
         )
+
+    def score(self, body: dict[str, Any]) -> tuple[bytes, float]:
+        """Take a request for the scores of texts, as a Qwen PRM gives them: the reply, and when it is to be sent."""
+        texts = body["input"]
+        rows = b",".join(
+            b'{"index":%d,"object":"pooling","data":%b}' % (index, scored(text, TAG))
+            for index, text in enumerate(texts)
+        )
+        tokens = sum(max(1, len(text) // CHARACTERS_A_TOKEN) for text in texts)
+        self.counts.requests += 1
+        self.counts.samples += len(texts)
+        self.counts.prompt_tokens += tokens
+        reply = b'{"object":"list","model":"stub","data":[%b],"usage":{"prompt_tokens":%d}}' % (rows, tokens)
+        return reply, self._slots.serve(self._clock(), self._times.of(mixed(hash_of(texts[0]), len(texts))))
+
+    def _choice(self, request: _Request, index: int) -> bytes:
+        seed = request.seed + index
+        bits = mixed(request.prompt_hash, seed)
+        if request.depth is None:
+            return self._writer.choice(index, request.prompt_hash, seed, bits, request.wants)
+        return self._writer.step(index, request.problem_hash, request.depth, seed, bits, request.wants)
 
     def stats(self) -> dict[str, Any]:
         """What `GET /stub/stats` tells; times of day are seconds since 1970-01-01 UTC."""
@@ -222,6 +251,8 @@ class StubProtocol(asyncio.Protocol):
         page = self._PAGES.get(path)
         if method == b"POST" and path == b"/v1/completions":
             self._draw(body, closes)
+        elif method == b"POST" and path == b"/pooling":
+            self._score(body, closes)
         elif method == b"GET" and page is not None:
             self._send(b"200 OK", page(self._stub), closes)
         elif method == b"POST" and path == b"/stub/reset":
@@ -239,6 +270,16 @@ class StubProtocol(asyncio.Protocol):
             )
             return
         self._loop.call_at(end, self._finish, request, closes)
+
+    def _score(self, body: bytes, closes: bool) -> None:
+        try:
+            reply, end = self._stub.score(orjson.loads(body))
+        except (LookupError, ValueError, TypeError, AttributeError):
+            self._send(
+                b"400 Bad Request", b'{"error":{"message":"not a pooling request","code":400}}', closes
+            )
+            return
+        self._loop.call_at(end, self._send, b"200 OK", reply, closes)
 
     def _finish(self, request: _Request, closes: bool) -> None:
         self._send(b"200 OK", self._stub.reply(request), closes)

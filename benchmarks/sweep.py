@@ -96,27 +96,15 @@ class SweepDirectory:
         self._write(stub.url, sweep)
         stub.reset()
         before = self._count()[0]
-        command = [
-            str(Path(sys.executable).with_name("ttc")), "run", str(self.folder / "sweep.yaml"),
-            "--json", "--no-preview", f"--workers={sweep.workers}", "--db", f"sqlite:///{self.store}",
-            *(["--local"] if sweep.is_local else []),
-        ]  # fmt: skip
-        log = self.folder / "run.log"
         started = time.time()
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-            )
-            with Watch(process.pid) as watch:
-                code = _wait(process)
+        usage = run_ttc(self.folder, self.store, workers=sweep.workers, is_local=sweep.is_local)
         ended = time.time()
         stored, last_commit = self._count()
-        if code or stored != sweep.size:
-            tail = log.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"ttc run: exit code {code}, {stored} of {sweep.size} samples stored\n{tail}")
+        if stored != sweep.size:
+            raise RuntimeError(f"ttc run: {stored} of {sweep.size} samples stored\n{_log_of(self.folder)}")
         stats = stub.stats()
         return SweepRun(
-            started, ended, stats["first_start"], last_commit, stored, stored - before, stats, watch.usage
+            started, ended, stats["first_start"], last_commit, stored, stored - before, stats, usage
         )
 
     def _count(self) -> tuple[int, float]:
@@ -127,10 +115,35 @@ class SweepDirectory:
             return count, last or 0.0
 
     def _write(self, url: str, sweep: Sweep) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(_problem(number)) for number in range(sweep.problems)]
-        (self.folder / "problems.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (self.folder / "sweep.yaml").write_text(yaml.safe_dump(_spec(url, sweep)), encoding="utf-8")
+        write_sweep(self.folder, sweep.problems, _spec(url, sweep))
+
+
+def write_sweep(folder: Path, problems: int, spec: dict[str, Any]) -> None:
+    """Write a sweep file and its problems."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(_problem(number)) for number in range(problems)]
+    (folder / "problems.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+
+
+def run_ttc(folder: Path, store: Path, *, workers: int = 1, is_local: bool = False) -> Usage:
+    """Run the sweep of a folder to its end; RuntimeError, with what it said, if it fails."""
+    command = [
+        str(Path(sys.executable).with_name("ttc")), "run", str(folder / "sweep.yaml"),
+        "--json", "--no-preview", f"--workers={workers}", "--db", f"sqlite:///{store}",
+        *(["--local"] if is_local else []),
+    ]  # fmt: skip
+    with (folder / "run.log").open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        with Watch(process.pid) as watch:
+            code = _wait(process)
+    if code:
+        raise RuntimeError(f"ttc run: exit code {code}\n{_log_of(folder)}")
+    return watch.usage
+
+
+def _log_of(folder: Path) -> str:
+    return (folder / "run.log").read_text(errors="replace")[-2000:]
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

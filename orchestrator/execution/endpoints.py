@@ -25,6 +25,11 @@ from workers.types import EndpointSettings, GeneratorSettings, ScorerSettings
 
 SEARCHES_CLAIMED = 16
 """Search tasks bring their trees along when they are resumed."""
+SEARCHES_WAITING = 2
+"""Searches a worker holds for each that its policy could serve: half of a search's budget, or more, waits for the
+slowest call of its round and for its scorer, or is spent already."""
+SEARCH_REFILL = 1 / 8
+"""Searches end one by one; sent one by one, they would be as many streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +49,11 @@ class ServedModels:
         """How much of a lane a worker may hold."""
         if lane.generator_id is not None:
             generator = self.generators[lane.generator_id]
-            # A search waits for its scorer as often as for its policy: lookahead keeps the policy busy meanwhile.
             samples = generator.endpoint.concurrency * generator.samples_per_request
             if lane.kind == "search":
-                return LaneSettings(samples, claim_tasks=SEARCHES_CLAIMED)
+                return LaneSettings(
+                    samples * SEARCHES_WAITING, claim_tasks=SEARCHES_CLAIMED, refill_share=SEARCH_REFILL
+                )
             return LaneSettings(samples)
         assert lane.scorer_id is not None
         scorer = self.scorers[lane.scorer_id]

@@ -30,6 +30,9 @@ class LaneSettings:
     """Tasks claimed in one transaction."""
     is_chained: bool = False
     """The end of a task may let another be claimed (score tasks of one pool run one after the other)."""
+    refill_share: float = 0.0
+    """Share of what a worker may hold that must be free before it is sent more. Each lot is a stream of its own, and
+    small tasks that are sent one by one as others end would all be streams of a fact or two at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,8 @@ class _Lane:
     settings: LaneSettings
     target: int
     """Samples a worker may hold."""
+    low: int
+    """Samples a worker may still hold when it is sent more."""
     ready: deque[Task] = field(default_factory=deque)
     ready_samples: int = 0
     is_claiming: bool = False
@@ -189,14 +194,18 @@ class _Lane:
         self.ready_samples = 0
 
 
+def _lane(number: int, settings: LaneSettings, lookahead: float) -> _Lane:
+    target = max(1, int(settings.worker_samples * lookahead))
+    return _Lane(number, settings, target, low=target - max(1, int(target * settings.refill_share)))
+
+
 class Scheduler:
     """The state machine; the coordinator performs its commands and feeds the results back as events."""
 
     def __init__(self, settings: SchedulerSettings) -> None:
         self._settings = settings
         self._lanes = {
-            number: _Lane(number, lane, max(1, int(lane.worker_samples * settings.lookahead)))
-            for number, lane in settings.lanes.items()
+            number: _lane(number, lane, settings.lookahead) for number, lane in settings.lanes.items()
         }
         self._in_flight: dict[int, _InFlight] = {}
         self._workers: dict[int, _WorkerLoad] = {}
@@ -266,7 +275,10 @@ class Scheduler:
         """Fill the emptiest worker first, one task at a time, so that the last tasks spread over all workers."""
         lots: dict[int, list[Task]] = {}
         for lane in self._lanes.values():
-            while lane.ready and (worker := self._emptiest(lane)) is not None:
+            hungry = [
+                each for each, load in self._workers.items() if load.outstanding[lane.number] <= lane.low
+            ]
+            while lane.ready and (worker := self._emptiest(lane, hungry)) is not None:
                 task = lane.take()
                 load = self._workers[worker]
                 load.outstanding[lane.number] += task.size
@@ -276,11 +288,9 @@ class Scheduler:
         for worker, tasks in lots.items():
             yield Dispatch(worker, tuple(tasks))
 
-    def _emptiest(self, lane: _Lane) -> int | None:
-        """The worker that holds least of a lane, if it may hold more."""
-        worker = min(
-            self._workers, key=lambda each: self._workers[each].outstanding[lane.number], default=None
-        )
+    def _emptiest(self, lane: _Lane, workers: Sequence[int]) -> int | None:
+        """The one of these workers that holds least of a lane, if it may hold more."""
+        worker = min(workers, key=lambda each: self._workers[each].outstanding[lane.number], default=None)
         if worker is None or self._workers[worker].outstanding[lane.number] >= lane.target:
             return None
         return worker

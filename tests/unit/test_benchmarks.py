@@ -9,10 +9,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from benchmarks.draws import ServiceTimes, gold, hash_of, mixed
+from benchmarks.draws import FEWEST_STEPS, MOST_STEPS, ServiceTimes, gold, hash_of, mixed
+from benchmarks.lockstep import Round, batched, side_by_side
 from benchmarks.slots import Slots, lockstep_utilisation
 from benchmarks.stub import StubSettings, serve
 from benchmarks.watch import COORDINATOR, WORKER, Usage
+from workers.rewards.qwen import render
 
 
 def test_two_slots_serve_three_calls_in_two_rounds() -> None:
@@ -58,6 +60,14 @@ def test_a_server_without_slots_is_refused() -> None:
 
 def test_lockstep_waits_for_the_slowest_of_each_wave() -> None:
     assert lockstep_utilisation([1.0, 3.0, 2.0, 2.0], 2) == pytest.approx(8.0 / (2 * 5.0))
+
+
+def test_searches_in_lockstep_wait_for_each_other_and_side_by_side_for_themselves() -> None:
+    quick, slow = Round((1.0, 1.0), 0.5), Round((1.0, 3.0), 1.0)
+    searches = [(quick, slow), (slow,), (quick,)]
+    # In pairs: 3 + 1 and 3 + 1, then 1 + 0.5. Side by side: 1.5 + 4 beside 4 + 1.5.
+    assert batched(searches, 2, 4) == pytest.approx(12.0 / (4 * 9.5))
+    assert side_by_side(searches, 2, 4) == pytest.approx(12.0 / (4 * 5.5))
 
 
 def test_service_times_have_the_mean_that_was_asked_for() -> None:
@@ -128,6 +138,43 @@ async def test_a_choice_tells_its_tokens_and_their_log_probabilities(is_verbose:
     assert bare["choices"][0]["logprobs"] is None
     (choice,) = cut["choices"]
     assert (choice["finish_reason"], len(choice["token_ids"]), len(choice["text"])) == ("length", 10, 40)
+
+
+async def test_a_solution_is_drawn_step_by_step_to_its_answer() -> None:
+    server, url = await serve(StubSettings(mean_s=0.001))
+    lengths: set[int] = set()
+    async with server, aiohttp.ClientSession() as session:
+        for seed in range(16):
+            prompt, count, stop = PROMPT, 0, "\n\n"
+            while stop is not None:
+                answer = await _post(
+                    session, url, prompt=prompt, seed=seed, stop=["\n\n"], return_token_ids=True
+                )
+                (choice,) = answer["choices"]
+                stop = choice["stop_reason"]
+                assert stop in ("\n\n", None)
+                assert len(choice["token_ids"]) == answer["usage"]["completion_tokens"]
+                prompt, count = f"{prompt}{choice['text']}\n\n", count + 1
+            lengths.add(count)
+            offset = int(choice["text"].rpartition("\\boxed{")[2].removesuffix("}$.")) - gold(PROMPT)
+            assert 0 <= offset < 8
+    assert min(lengths) == FEWEST_STEPS
+    assert FEWEST_STEPS < max(lengths) <= MOST_STEPS
+
+
+async def test_steps_are_scored_by_what_stands_before_them() -> None:
+    server, url = await serve(StubSettings(mean_s=0.001))
+    root = url.removesuffix("/v1")
+    texts = [render("1+1", steps) for steps in (["a"], ["a", "b"], ["b", "b"])]
+    async with server, aiohttp.ClientSession() as session:
+        reply = await (await session.post(f"{root}/pooling", json={"model": "stub", "input": texts})).json()
+        stats = await (await session.get(f"{root}/stub/stats")).json()
+        assert (await session.post(f"{root}/pooling", data=b"{}")).status == 400
+    one, two, other = (each["data"] for each in reply["data"])
+    assert two[0] == one[0] != other[0]
+    assert [len(rows) for rows in (one, two, other)] == [1, 2, 2]
+    assert all(sum(row) == pytest.approx(1.0) for rows in (one, two, other) for row in rows)
+    assert (stats["requests"], stats["samples"]) == (1, 3)
 
 
 async def test_the_stub_serves_as_many_at_once_as_it_has_slots_and_counts_them() -> None:

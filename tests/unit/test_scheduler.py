@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,32 @@ def test_durable_samples_give_credit_before_the_task_ends() -> None:
     scheduler.handle(WorkerUp(0))
     scheduler.handle(Claimed(LANE, tuple(task(i) for i in range(4)), asked=5))
     assert dispatched(scheduler.handle(Stored(0, samples=((0, 2),), ended=()))) == {0: [2]}
+
+
+def test_small_tasks_are_sent_together_once_a_share_of_them_has_ended() -> None:
+    lane = LaneSettings(4, claim_tasks=16, refill_share=0.5)  # holds 8; more is sent once 4 or fewer are left
+    scheduler = Scheduler(SchedulerSettings({LANE: lane}))
+    scheduler.handle(WorkerUp(0))
+    tasks = tuple(task(i, size=1) for i in range(11))
+    assert dispatched(scheduler.handle(Claimed(LANE, tasks, asked=16))) == {0: [0, 1, 2, 3, 4, 5, 6, 7]}
+    for ended in (3, 0, 5):
+        assert dispatched(scheduler.handle(Stored(0, samples=((ended, 1),), ended=(ended,)))) == {}
+    assert dispatched(scheduler.handle(Stored(0, samples=((1, 1),), ended=(1,)))) == {0: [8, 9, 10]}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("size", [1, 3, 8, 20])
+def test_every_task_is_sent_whatever_must_be_free(share: float, size: int) -> None:
+    scheduler = Scheduler(SchedulerSettings({LANE: LaneSettings(4, claim_tasks=64, refill_share=share)}))
+    scheduler.handle(WorkerUp(0))
+    commands = deque(scheduler.handle(Claimed(LANE, tuple(task(i, size) for i in range(32)), asked=64)))
+    sent: list[int] = []
+    while commands:
+        assert scheduler.in_flight_samples < 8 + size
+        for ended in dispatched([commands.popleft()]).get(0, ()):
+            sent.append(ended)
+            commands += scheduler.handle(Stored(0, samples=(), ended=(ended,)))
+    assert sorted(sent) == list(range(32))
 
 
 def test_tasks_spread_over_the_emptiest_workers() -> None:
