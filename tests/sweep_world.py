@@ -24,6 +24,7 @@ from orchestrator.problems.datasets import load_problems
 from orchestrator.registration import recall, register
 from orchestrator.spec.file import load_sweep
 from orchestrator.store import Store
+from orchestrator.store.patience import patiently
 from orchestrator.sweep import RunOptions, RunReport, run_sweep
 from workers.types import Trajectory
 
@@ -103,7 +104,14 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 
 async def rows_of(database: str) -> Rows:
-    """Everything a sweep must end with, in an order of its own, named by natural keys."""
+    """Everything a sweep must end with, in an order of its own, named by natural keys.
+
+    A store that a killed process has just left may be locked for a moment: that is tried again, as a run does.
+    """
+    return await patiently(lambda: _rows_of(database), print)
+
+
+async def _rows_of(database: str) -> Rows:
     async with await Store.open(database, create=False) as store:
         return {
             name: (await store.query(sql, limit=1_000_000, timeout_s=60.0)).rows
