@@ -44,6 +44,7 @@ from orchestrator.spec.settings import DEFAULT_STORE, store_url
 from orchestrator.store import Store
 from orchestrator.sweep import NOTHING_TO_DO, RunOptions, RunReport, run_sweep
 from orchestrator.tree_view import tree_view
+from workers.collector import calm_collector
 from workers.grading import GraderPool
 from workers.identity import MAX_SAMPLES_PER_POOL
 
@@ -324,6 +325,7 @@ async def _conclude(
     name: str, store: Store, budgets: Sequence[int] = (), *, is_json: bool = False
 ) -> Conclusions:
     """Results of a sweep at its own budgets, or at others."""
+    calm_collector()  # millions of numbers come in at once: collections would walk them again and again
     spec, registered = await recall(name, store)
     if budgets:
         spec = spec.model_copy(update={"budgets": tuple(budgets)})
