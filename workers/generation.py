@@ -6,13 +6,13 @@ a parameter the server refuses). It knows nothing of pools, tasks or steps.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from workers.calls import Answer, Call, EndpointClient, Read
+from workers.concurrency import together
 from workers.errors import (
     ContentRefused,
     ContextOverflow,
@@ -137,21 +137,11 @@ class ModelClient:
         if count <= step:
             return await self._draw_once(generator, statement, prefix, seed, count, affinity)
         starts = range(0, count, step)
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(
-                        self._draw_once(
-                            generator, statement, prefix, seed + start, min(step, count - start), affinity
-                        )
-                    )
-                    for start in starts
-                ]
-        except BaseExceptionGroup as errors:
-            first = errors.exceptions[0]
-        else:
-            return _merge([task.result() for task in tasks])
-        raise first
+        draws = await together(
+            self._draw_once(generator, statement, prefix, seed + start, min(step, count - start), affinity)
+            for start in starts
+        )
+        return _merge(draws)
 
     def _samples_per_request(self, generator: GeneratorSettings) -> int:
         is_single = generator.sampling.temperature == 0.0 or not self._capabilities.child_seeds

@@ -17,13 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from workers.answers import extract
+from workers.concurrency import leaves, together
 from workers.delivery import Deliveries, Delivery
 from workers.errors import Draining, SearchStopped, StrategyError, WorkerError
 from workers.generation import Draw, ModelClient, Sample
 from workers.identity import seed_base, trajectory_id
 from workers.rewards import RewardClient, Solution
 from workers.steps import DEFAULT_SEPARATOR
-from workers.strategies.base import Candidate, Limits, Node, NodeEnd, Strategy, together
+from workers.strategies.base import Candidate, Limits, Node, NodeEnd, Strategy
 from workers.strategies.registry import build
 from workers.types import (
     GeneratorSettings,
@@ -81,23 +82,15 @@ async def _run(strategy: Strategy, search: RecordedSearch, task: SearchTask) -> 
     try:
         return await strategy(search)
     except Exception as error:
-        ours = next((leaf for leaf in _leaves(error) if isinstance(leaf, WorkerError)), None)
+        ours = next((leaf for leaf in leaves(error) if isinstance(leaf, WorkerError)), None)
         if ours is not None:
             raise ours from None
-        first = next(_leaves(error))
+        first = next(leaves(error))
         where = traceback.extract_tb(first.__traceback__)[-1]
         raise StrategyError(
             f"strategy {task.kind!r} failed on problem {task.statement[:_SHOWN]!r}: "
             f"{type(first).__name__}: {first} (line {where.lineno} of {Path(where.filename).name})"
         ) from error
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    else:
-        yield error
 
 
 class RecordedSearch:

@@ -7,12 +7,13 @@ database credentials and decides nothing about what is drawn or scored: every ke
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from workers.concurrency import leaves
 from workers.delivery import Deliveries, Delivery, micro_batches
 from workers.drawing import draw_samples
 from workers.errors import WorkerError
@@ -122,7 +123,7 @@ class Worker:
         try:
             is_whole = await self._perform(task, queue)
         except* WorkerError as failures:
-            first = next(_leaves(failures))
+            first = next(leaves(failures))
             end = TaskEnd(task.task_id, task.attempt, getattr(first, "kind", "error"), str(first))
         else:
             end = TaskEnd(task.task_id, task.attempt, None if is_whole else DRAINED)
@@ -141,11 +142,3 @@ class Worker:
             return await score_samples(task, scorer, judge, queue)
         generator = self._generators[task.generator_id]
         return await run_search(task, generator, self._clients[generator.endpoint], scorer, judge, queue)
-
-
-def _leaves(group: BaseExceptionGroup[WorkerError]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

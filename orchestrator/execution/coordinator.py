@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -39,6 +39,7 @@ from orchestrator.execution.scheduler import (
 )
 from orchestrator.store import LaneRecord, Store, Writer
 from orchestrator.store.patience import patiently
+from workers.concurrency import leaves
 from workers.types import DRAINED, STOPPED, FactBatch, GeneratorSettings, SampleTask, Task
 
 Result = TypeVar("Result")
@@ -422,13 +423,5 @@ def _durable(batch: FactBatch) -> FactBatch:
 
 def root_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error to tell the user: the first of ours in the group, else simply the first."""
-    leaves = list(_leaves(group))
-    return next((each for each in leaves if isinstance(each, TtcError)), leaves[0])
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+    errors = list(leaves(group))
+    return next((each for each in errors if isinstance(each, TtcError)), errors[0])

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from workers.calls import Call
+from workers.concurrency import together
 from workers.errors import ContextOverflow, EndpointError, Misconfigured, Rejected
 from workers.http import shorten
 from workers.rewards.contract import BrokenContract
 from workers.rewards.formats import ValueFormat
-from workers.rewards.meter import Meter, together
+from workers.rewards.meter import Meter
 from workers.rewards.queries import Query
 from workers.rewards.records import RewardCapabilities, Score, Solution
 from workers.rewards.setting import Setting

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from workers.concurrency import together
 from workers.errors import Misconfigured
-from workers.rewards.meter import together
 from workers.rewards.neutral import neutralise
 from workers.rewards.queries import Place, Query
 from workers.rewards.records import Vocabulary

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from workers.calls import Call
+from workers.concurrency import together
 from workers.errors import ContentRefused, EndpointError, Misconfigured
 from workers.identity import SEED_BITS, content_hash
 from workers.rewards.contract import DECIMALS
 from workers.rewards.formats import VerdictFormat
-from workers.rewards.meter import Meter, together
+from workers.rewards.meter import Meter
 from workers.rewards.records import Score, Solution
 from workers.rewards.scoring import cut_detail, failed, longest, told, too_long
 from workers.types import (

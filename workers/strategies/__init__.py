@@ -16,6 +16,7 @@ with the one best first step and never looks back:
 
 from __future__ import annotations
 
+from workers.concurrency import together
 from workers.strategies.base import (
     Candidate,
     Limits,
@@ -24,7 +25,6 @@ from workers.strategies.base import (
     Search,
     Strategy,
     sample_children,
-    together,
 )
 from workers.strategies.registry import KINDS, build, load, names
 from workers.strategies.rounds import Judged, go_on, judge

@@ -9,14 +9,13 @@ randomness, no order in which calls happen to end.
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
-T = TypeVar("T")
+from workers.concurrency import together
 
 
 class NodeEnd(StrEnum):
@@ -117,18 +116,6 @@ class Search(Protocol):
 
 Strategy = Callable[[Search], Awaitable[Sequence[Candidate]]]
 """How compute is spent on one problem. `functools.partial` binds the options of a strategy that has some."""
-
-
-async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of all, in order; the first error ends the others and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in work]
-    except BaseExceptionGroup as errors:
-        first = errors.exceptions[0]
-    else:
-        return [task.result() for task in tasks]
-    raise first
 
 
 async def sample_children(search: Search, nodes: Sequence[Node], widths: Sequence[int]) -> list[Node]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from workers.concurrency import together
 from workers.strategies.allocation import subtree_widths
-from workers.strategies.base import Candidate, Search, together
+from workers.strategies.base import Candidate, Search
 from workers.strategies.beam import BeamOptions, grow
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workers.strategies.base import Candidate, Node, NodeEnd, Search, together
+from workers.concurrency import together
+from workers.strategies.base import Candidate, Node, NodeEnd, Search
 from workers.strategies.beam import BeamOptions, grow
 from workers.strategies.rounds import go_on
 

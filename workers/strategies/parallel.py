@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workers.strategies.base import Candidate, Node, Search, together
+from workers.concurrency import together
+from workers.strategies.base import Candidate, Node, Search
 from workers.strategies.rounds import go_on, is_candidate, judge
 
 

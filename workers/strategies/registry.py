@@ -39,8 +39,6 @@ class Kind:
 
     run: StrategyFunction
     options: type
-    version: int = 1
-    """Raised when the same replies come to lead to other nodes or candidates; part of the strategy's fingerprint."""
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
