@@ -181,9 +181,8 @@ async def _register_names(spec: SweepSpec, sweep_id: int, store: Store) -> _Name
     models = {name: await _register_generator(name, spec.models[name], store) for name in dict.fromkeys(used)}
     scorers = {name: await _register_scorer(name, each, store) for name, each in spec.scorers.items()}
     served = [number for name, number in scorers.items() if spec.scorers[name].imported is None]
-    lanes = await store.register_lanes(sweep_id, list(models.values()), served)
     pairs = dict.fromkeys((models[each.policy], scorers[each.scorer]) for each in spec.searched)
-    lanes += [await store.register_search_lane(sweep_id, *pair) for pair in pairs]
+    lanes = await store.register_lanes(sweep_id, list(models.values()), served, list(pairs))
     return _Named(models, scorers, lanes)
 
 

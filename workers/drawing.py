@@ -13,7 +13,7 @@ from workers.delivery import Deliveries, Delivery
 from workers.errors import Draining
 from workers.generation import Draw, ModelClient, Sample
 from workers.steps import step_ends
-from workers.types import GeneratorSettings, SampleTask, Trajectory, Usage
+from workers.types import GeneratorSettings, SampleTask, SearchTask, Trajectory, Usage
 
 
 async def draw_samples(
@@ -50,7 +50,7 @@ async def _draw(
     trajectories = tuple(
         _trajectory(task, start + offset, sample, draw) for offset, sample in enumerate(draw.samples)
     )
-    queue.put_nowait(Delivery(trajectories=trajectories, usage=_usage(task, draw)))
+    queue.put_nowait(Delivery(trajectories=trajectories, usage=drawing_usage(task, draw)))
     return True
 
 
@@ -85,7 +85,8 @@ def _trajectory(task: SampleTask, index: int, sample: Sample, draw: Draw) -> Tra
     )
 
 
-def _usage(task: SampleTask, draw: Draw) -> Usage:
+def drawing_usage(task: SampleTask | SearchTask, draw: Draw) -> Usage:
+    """What a request of a task has consumed."""
     return Usage(
         task_id=task.task_id,
         attempt=task.attempt,

@@ -13,7 +13,16 @@ from workers.delivery import Deliveries, Delivery
 from workers.errors import Draining
 from workers.rewards import RewardClient, Score, Scoring, Solution
 from workers.steps import spans
-from workers.types import Role, ScoreItem, ScorerKind, ScorerSettings, ScoreTask, StepScores, Usage
+from workers.types import (
+    Role,
+    ScoreItem,
+    ScorerKind,
+    ScorerSettings,
+    ScoreTask,
+    SearchTask,
+    StepScores,
+    Usage,
+)
 
 
 async def score_samples(
@@ -66,7 +75,7 @@ async def _score(
         for score, (_, items) in zip(scoring.scores, batch, strict=True)
         for item in items
     )
-    queue.put_nowait(Delivery(scores=scores, usage=_usage(task, scoring)))
+    queue.put_nowait(Delivery(scores=scores, usage=scoring_usage(task, scoring)))
     return True
 
 
@@ -76,7 +85,8 @@ def _step_scores(task: ScoreTask, item: ScoreItem, score: Score) -> StepScores:
     )
 
 
-def _usage(task: ScoreTask, scoring: Scoring) -> Usage:
+def scoring_usage(task: ScoreTask | SearchTask, scoring: Scoring) -> Usage:
+    """What a scoring of a task has consumed."""
     return Usage(
         task_id=task.task_id,
         attempt=task.attempt,

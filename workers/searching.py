@@ -19,10 +19,12 @@ from pathlib import Path
 from workers.answers import extract
 from workers.concurrency import leaves, together
 from workers.delivery import Deliveries, Delivery
+from workers.drawing import drawing_usage
 from workers.errors import Draining, SearchStopped, StrategyError, WorkerError
-from workers.generation import Draw, ModelClient, Sample
+from workers.generation import ModelClient, Sample
 from workers.identity import seed_base, trajectory_id
 from workers.rewards import RewardClient, Solution
+from workers.scoring import scoring_usage
 from workers.steps import DEFAULT_SEPARATOR
 from workers.strategies.base import Candidate, Limits, Node, NodeEnd, Strategy
 from workers.strategies.registry import build
@@ -31,14 +33,12 @@ from workers.types import (
     NodeScore,
     Outcome,
     Pruning,
-    Role,
     ScorerSettings,
     ScoreStatus,
     SearchTask,
     StepScores,
     Trajectory,
     TreeNode,
-    Usage,
 )
 
 Steps = tuple[int, ...]
@@ -145,9 +145,12 @@ class RecordedSearch:
         wanted = {self._texts(node): node for node in nodes if node.path not in self._values}
         batches = _cut(list(wanted.values()), self._scorer.texts_per_request)
         await together(self._ask(batch) for batch in batches)
+        shared: list[NodeScore] = []
         for node in nodes:
             if node.path not in self._values:  # a sibling with the same text was asked about
-                self._note(node, self._values_of(wanted[self._texts(node)]))
+                shared += self._note(node, self._values_of(wanted[self._texts(node)]))
+        if shared:
+            self._queue.put_nowait(Delivery(node_scores=tuple(shared)))
         return [self._values[node.path] for node in nodes]
 
     def prune(self, nodes: Iterable[Node], why: str) -> None:
@@ -157,10 +160,7 @@ class RecordedSearch:
 
     async def deliver(self, candidates: Sequence[Candidate], elapsed_s: float) -> None:
         """Hand on what was found: solutions with the scores of their steps, and the fates of the other nodes."""
-        finished = [each.node for each in candidates if each.node.end is NodeEnd.FINISHED]
-        await self.score(
-            [node for node in finished if any(path not in self._values for path in _walk(node.path))]
-        )
+        await self.score([each.node for each in candidates if each.node.end is NodeEnd.FINISHED])
         task = self._task
         self._queue.put_nowait(
             Delivery(
@@ -214,7 +214,7 @@ class RecordedSearch:
             self._drawn(node, start + offset, base + start + offset, sample, greedy)
             for offset, sample in enumerate(draw.samples)
         )
-        self._queue.put_nowait(Delivery(nodes=nodes, usage=self._drawing_usage(draw)))
+        self._queue.put_nowait(Delivery(nodes=nodes, usage=drawing_usage(self._task, draw)))
         return nodes
 
     def _seed_base(self, path: Steps) -> int:
@@ -268,10 +268,7 @@ class RecordedSearch:
         scoring = await self._judge.score(
             self._scorer, self._task.statement, solutions, affinity=self._task.problem_id
         )
-        usage = Usage(
-            self._task.task_id, self._task.attempt, Role.SCORER, scoring.requests, scoring.prompt_tokens,
-            scoring.cached_tokens, scoring.completion_tokens, scoring.retries, scoring.wasted_requests, scoring.seconds,
-        )  # fmt: skip
+        usage = scoring_usage(self._task, scoring)
         new: list[NodeScore] = []
         for node, score in zip(nodes, scoring.scores, strict=True):
             if score.status in (ScoreStatus.ERROR, ScoreStatus.INVALID):
@@ -279,24 +276,19 @@ class RecordedSearch:
                 raise SearchStopped(f"a step could not be scored: {score.detail}")
             # A beginning that the scorer cannot read is worth nothing: it is not gone on with, and not elected.
             is_read = score.status is ScoreStatus.OK
-            new += self._note(
-                node, score.values if is_read else [0.0] * len(self._steps(node)), delivers=False
-            )
+            new += self._note(node, score.values if is_read else [0.0] * len(self._steps(node)))
         self._queue.put_nowait(Delivery(node_scores=tuple(new), usage=usage))
 
-    def _note(self, node: Node, values: Sequence[float], *, delivers: bool = True) -> list[NodeScore]:
-        """Record the values of the steps of a beginning, where they are not recorded yet."""
+    def _note(self, node: Node, values: Sequence[float]) -> list[NodeScore]:
+        """Remember the values of the steps of a beginning; those that were not known yet, to be recorded."""
         found: list[NodeScore] = []
         given, value = iter(values), 0.0
         for path in _walk(node.path):
-            value = (
-                next(given) if self._nodes[path].text.strip() else value
-            )  # a step without text adds nothing
+            if self._nodes[path].text.strip():  # a step without text adds nothing
+                value = next(given)
             if path not in self._values:
                 self._values[path] = value
                 found.append(NodeScore(self._task.pool_id, _name(path), self._scorer.scorer_id, value))
-        if delivers and found:
-            self._queue.put_nowait(Delivery(node_scores=tuple(found)))
         return found
 
     def _values_of(self, node: Node) -> list[float]:
@@ -345,19 +337,6 @@ class RecordedSearch:
             self._scorer.scorer_id,
             tuple(self._values_of(node)),
             ScoreStatus.OK,
-        )
-
-    def _drawing_usage(self, draw: Draw) -> Usage:
-        return Usage(
-            task_id=self._task.task_id,
-            attempt=self._task.attempt,
-            requests=1,
-            prompt_tokens=draw.prompt_tokens,
-            cached_tokens=draw.cached_tokens,
-            completion_tokens=draw.completion_tokens,
-            retries=draw.retries,
-            wasted_requests=draw.wasted_requests,
-            seconds=draw.latency_s,
         )
 
 

@@ -29,9 +29,10 @@ from orchestrator.problems.integrity import ScrambleCheck, scrambled_ratio
 from orchestrator.registration import Registered
 from orchestrator.spec.search_settings import search_name
 from orchestrator.spec.sections import SweepSpec
-from orchestrator.spec.strategies import ParallelStrategy, SearchStrategy
+from orchestrator.spec.strategies import ParallelStrategy
 from orchestrator.store import (
     Agreement,
+    AnswerRecord,
     EstimateRecord,
     PoolSamples,
     ResultRecord,
@@ -73,7 +74,9 @@ async def conclude(
     chosen = chosen_selectors(spec)
     ids = await store.register_selectors([each.record for each in chosen])
     numbers = {each.selector.name: number for each, number in zip(chosen, ids, strict=True)}
-    records = await _read(store, registered, grading, _columns(registered, chosen))
+    answers = await store.sweep_answers(registered.sweep_id, grading.primary_id)
+    reader = _Reader(store, registered, answers, _columns(registered, chosen))
+    records = await reader.read(await store.sample_pools(registered.sweep_id))
     strategies = []
     for strategy in spec.sampled:
         own = [each for each in records if registered.models[each.pool.generator_id] == strategy.policy]
@@ -83,10 +86,15 @@ async def conclude(
         found = _results(strategy, own, await shelf.renew(own, wanted, progress))
         await shelf.publish(found.rows)
         strategies.append(found)
-    strategies += [
-        await _search_results(strategy, spec, registered, store, grading, chosen, numbers)
-        for strategy in spec.searched
-    ]
+    searches = await store.search_pools(registered.sweep_id) if spec.searched else {}
+    for search in spec.searched:  # all that each search found is voted on, at the budget it had
+        pools = {
+            budget: searches.get(search_name(search.name, budget), []) for budget in sorted(search.budgets)
+        }
+        solutions = {budget: await reader.read(its) for budget, its in pools.items()}
+        found = search_results(search.name, solutions, [each.selector for each in chosen])
+        await _Shelf(store, registered.sweep_id, search.name, numbers).publish(found.rows)
+        strategies.append(found)
     return Conclusions(
         strategies,
         [_scoring(number, name, records) for number, name in registered.scorers.items()],
@@ -112,44 +120,44 @@ class _Estimated:
     pools: Sequence[Ballots]
 
 
-async def _read(
-    store: Store, registered: Registered, grading: GradingService, columns: Sequence[ScoreColumn]
-) -> list[PoolRecord]:
-    """All pools of independent solutions, those without a sample too: a problem that was never drawn is left out, and
-    counted as such."""
-    return await _read_pools(
-        await store.sample_pools(registered.sweep_id), store, registered, grading, columns
-    )
+class _Reader:
+    """Reads the samples of pools; the answers to all problems, with their verdicts, are read once."""
 
+    def __init__(
+        self,
+        store: Store,
+        registered: Registered,
+        answers: Mapping[int, Sequence[AnswerRecord]],
+        columns: Sequence[ScoreColumn],
+    ) -> None:
+        self._store = store
+        self._registered = registered
+        self._answers = answers
+        self._columns = columns
 
-async def _read_pools(
-    pools: Sequence[SweepPool],
-    store: Store,
-    registered: Registered,
-    grading: GradingService,
-    columns: Sequence[ScoreColumn],
-) -> list[PoolRecord]:
-    answers = await store.sweep_answers(registered.sweep_id, grading.primary_id)
-    scorer_ids, extractor_id = list(registered.scorers), registered.rules.extractor_id
-
-    def read(some: Sequence[SweepPool], samples: Sequence[PoolSamples]) -> list[PoolRecord]:
-        return [
-            read_pool(pool, its, answers.get(pool.problem_id, ()), columns)
-            for pool, its in zip(some, samples, strict=True)
-        ]
-
-    parts = [pools[start : start + POOLS_AT_ONCE] for start in range(0, len(pools), POOLS_AT_ONCE)]
-    records: list[PoolRecord] = []
-    async with asyncio.TaskGroup() as group:
-        # the store reads the next part while this one is made into arrays
-        coming = (group.create_task(store.pool_samples(part, scorer_ids, extractor_id)) for part in parts)
-        reading = next(coming, None)
-        for part in parts:
-            assert reading is not None
-            samples = await reading
+    async def read(self, pools: Sequence[SweepPool]) -> list[PoolRecord]:
+        """All of the pools, those without a sample too: what was never drawn is left out, and counted as such."""
+        scorer_ids, extractor_id = list(self._registered.scorers), self._registered.rules.extractor_id
+        parts = [pools[start : start + POOLS_AT_ONCE] for start in range(0, len(pools), POOLS_AT_ONCE)]
+        records: list[PoolRecord] = []
+        async with asyncio.TaskGroup() as group:
+            # the store reads the next part while this one is made into arrays
+            coming = (
+                group.create_task(self._store.pool_samples(part, scorer_ids, extractor_id)) for part in parts
+            )
             reading = next(coming, None)
-            records += await asyncio.to_thread(read, part, samples)
-    return records
+            for part in parts:
+                assert reading is not None
+                samples = await reading
+                reading = next(coming, None)
+                records += await asyncio.to_thread(self._arrays, part, samples)
+        return records
+
+    def _arrays(self, pools: Sequence[SweepPool], samples: Sequence[PoolSamples]) -> list[PoolRecord]:
+        return [
+            read_pool(pool, its, self._answers.get(pool.problem_id, ()), self._columns)
+            for pool, its in zip(pools, samples, strict=True)
+        ]
 
 
 class _Shelf:
@@ -230,29 +238,6 @@ def _by_view(
             score = None
         groups.setdefault((score, selector.chain), []).append(selector)
     return list(groups.items())
-
-
-async def _search_results(
-    strategy: SearchStrategy,
-    spec: SweepSpec,
-    registered: Registered,
-    store: Store,
-    grading: GradingService,
-    chosen: Sequence[ChosenSelector],
-    numbers: Mapping[str, int],
-) -> StrategyResults:
-    """Results of a strategy that searches: all that each search found is voted on, at the budget it had."""
-    pools = await store.search_pools(registered.sweep_id)
-    columns = _columns(registered, chosen)
-    found = {
-        budget: await _read_pools(
-            pools.get(search_name(strategy.name, budget), []), store, registered, grading, columns
-        )
-        for budget in sorted(strategy.budgets)
-    }
-    result = search_results(strategy.name, found, [each.selector for each in chosen])
-    await _Shelf(store, registered.sweep_id, strategy.name, numbers).publish(result.rows)
-    return result
 
 
 def _results(

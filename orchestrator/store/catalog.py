@@ -170,12 +170,20 @@ async def register_scorer(tx: Transaction, scorer: ScorerRecord) -> int:
 
 
 async def register_lanes(
-    tx: Transaction, sweep_id: int, generator_ids: Sequence[int], scorer_ids: Sequence[int]
+    tx: Transaction,
+    sweep_id: int,
+    generator_ids: Sequence[int],
+    scorer_ids: Sequence[int],
+    searches: Sequence[tuple[int, int]],
 ) -> list[LaneRecord]:
-    """The lanes of a sweep, those that draw first; it has no others from now on."""
+    """The lanes of a sweep, those that draw first; it has no others from now on.
+
+    `searches` are generators with the scorers that guide them.
+    """
     lanes = [
-        *[await _register_lane(tx, "sample", "generator_id", number) for number in generator_ids],
-        *[await _register_lane(tx, "score", "scorer_id", number) for number in scorer_ids],
+        *[await _register_lane(tx, "sample", generator, None) for generator in generator_ids],
+        *[await _register_lane(tx, "score", None, scorer) for scorer in scorer_ids],
+        *[await _register_lane(tx, "search", *pair) for pair in searches],
     ]
     await tx.run("DELETE FROM sweep_lanes WHERE sweep_id = :sweep_id", sweep_id=sweep_id)
     await tx.insert(_SWEEP_LANES, [(sweep_id, lane.id) for lane in lanes])
@@ -189,13 +197,18 @@ async def sweep_lanes(tx: Transaction, sweep_id: int) -> list[LaneRecord]:
     return [LaneRecord(*row) for row in await tx.rows(sql, sweep_id=sweep_id)]
 
 
-async def _register_lane(tx: Transaction, kind: str, column: str, number: int) -> LaneRecord:
+async def _register_lane(
+    tx: Transaction, kind: str, generator_id: int | None, scorer_id: int | None
+) -> LaneRecord:
+    numbers = [str(number) for number in (generator_id, scorer_id) if number is not None]
     (row,) = await tx.rows(
-        f"""INSERT INTO lanes (name, kind, {column}) VALUES (:name, :kind, :number)
+        """INSERT INTO lanes (name, kind, generator_id, scorer_id)
+        VALUES (:name, :kind, CAST(:generator AS INTEGER), CAST(:scorer AS INTEGER))
         ON CONFLICT (name) DO UPDATE SET kind = excluded.kind RETURNING id, kind, generator_id, scorer_id""",
-        name=f"{kind}:{number}",
+        name=":".join([kind, *numbers]),
         kind=kind,
-        number=number,
+        generator=generator_id,
+        scorer=scorer_id,
     )
     return LaneRecord(*row)
 

@@ -1,4 +1,4 @@
-"""Searches are registered: procedures, their lanes, and a pool and a task for each problem.
+"""Searches are registered: procedures, and a pool and a task for each problem.
 
 A search is named by the pool of what it finds. Functions take their transaction. Must not know trees, nor how a
 procedure searches.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from orchestrator.store import schema
 from orchestrator.store.backend import Transaction, bulk
 from orchestrator.store.catalog import chunks
-from orchestrator.store.records import LaneRecord, NewTask, ProcedureRecord
+from orchestrator.store.records import NewTask, ProcedureRecord
 from orchestrator.store.work import add_tasks
 
 _POOLS = bulk(
@@ -22,7 +22,6 @@ _POOLS = bulk(
 _SWEEP_POOLS = bulk(
     schema.sweep_pools, "(sweep_id, pool_id, strategy) DO UPDATE SET samples = excluded.samples"
 )
-_SWEEP_LANES = bulk(schema.sweep_lanes, "(sweep_id, lane_id) DO NOTHING")
 
 
 async def register_procedure(tx: Transaction, procedure: ProcedureRecord) -> int:
@@ -36,20 +35,6 @@ async def register_procedure(tx: Transaction, procedure: ProcedureRecord) -> int
             params=procedure.params_json, scorer=procedure.scorer_id,
         )
     )  # fmt: skip
-
-
-async def register_lane(tx: Transaction, sweep_id: int, generator_id: int, scorer_id: int) -> LaneRecord:
-    """The lane of searches by a generator that a scorer guides; the sweep uses it."""
-    (row,) = await tx.rows(
-        """INSERT INTO lanes (name, kind, generator_id, scorer_id)
-        VALUES (:name, 'search', :generator, :scorer)
-        ON CONFLICT (name) DO UPDATE SET kind = excluded.kind RETURNING id, kind, generator_id, scorer_id""",
-        name=f"search:{generator_id}:{scorer_id}",
-        generator=generator_id,
-        scorer=scorer_id,
-    )
-    await tx.insert(_SWEEP_LANES, [(sweep_id, row.id)])
-    return LaneRecord(*row)
 
 
 async def register_pools(

@@ -163,11 +163,18 @@ class Store:
             return await catalog.register_scorer(tx, scorer)
 
     async def register_lanes(
-        self, sweep_id: int, generator_ids: Sequence[int], scorer_ids: Sequence[int]
+        self,
+        sweep_id: int,
+        generator_ids: Sequence[int],
+        scorer_ids: Sequence[int],
+        searches: Sequence[tuple[int, int]] = (),
     ) -> list[LaneRecord]:
-        """The lanes of a sweep, those that draw first; it has no others from now on."""
+        """The lanes of a sweep, those that draw first; it has no others from now on.
+
+        `searches` are generators with the scorers that guide them.
+        """
         async with self._write() as tx:
-            return await catalog.register_lanes(tx, sweep_id, generator_ids, scorer_ids)
+            return await catalog.register_lanes(tx, sweep_id, generator_ids, scorer_ids, searches)
 
     async def sweep_lanes(self, sweep_id: int) -> list[LaneRecord]:
         """The lanes of a sweep, as registered."""
@@ -208,11 +215,6 @@ class Store:
         """Id of a way to search."""
         async with self._write() as tx:
             return await searches.register_procedure(tx, procedure)
-
-    async def register_search_lane(self, sweep_id: int, generator_id: int, scorer_id: int) -> LaneRecord:
-        """The lane of searches by a generator that a scorer guides; the sweep uses it."""
-        async with self._write() as tx:
-            return await searches.register_lane(tx, sweep_id, generator_id, scorer_id)
 
     async def register_searches(
         self,

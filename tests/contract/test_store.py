@@ -504,7 +504,7 @@ def node(pool_id: int, path: str, text: str, ended: str = "step") -> TreeNode:
 
 async def register_search(store: Store, world: World) -> int:
     scorer_id = await store.register_scorer(ScorerRecord("prm", "s", "prm", "{}"))
-    await store.register_search_lane(world.sweep_id, world.generator_id, scorer_id)
+    await store.register_lanes(world.sweep_id, [world.generator_id], [], [(world.generator_id, scorer_id)])
     procedure_id = await store.register_procedure(
         ProcedureRecord("f", "beam", 4, '{"options": {}, "limits": {}}', scorer_id)
     )
