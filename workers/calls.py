@@ -367,3 +367,51 @@ def _budget(settings: EndpointSettings, tuning: Tuning, now: float) -> RetryBudg
     trickle = tuning.retry_trickle_per_s or max(1.0, settings.concurrency / 10)
     burst = 10.0 + settings.concurrency / 8
     return RetryBudget(now=now, share=tuning.retry_share, burst=burst, trickle_per_s=trickle)
+
+
+class ClientOfEndpoint:
+    """What the clients of policies and of scorers have in common: a life, a state, and news, all of the endpoint's."""
+
+    def __init__(self, client: EndpointClient) -> None:
+        self._client = client
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.__aexit__(kind, error, trace)
+
+    def drain(self) -> None:
+        """Send nothing more: requests under way go on, and what needs another raises `Draining`."""
+        self._client.drain()
+
+    @property
+    def paused_reason(self) -> str | None:
+        """Why nothing is sent; None if it is."""
+        return self._client.paused_reason
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Failed requests by kind since the start; `bad_logprobs` and `broken_contract` (unsound scores) in samples."""
+        return dict(self._client.failures)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return self._client.in_flight
+
+    @property
+    def limit(self) -> int:
+        """Requests allowed in flight now."""
+        return self._client.limit
+
+    def health(self) -> tuple[ReplicaHealth, ...]:
+        """State of every replica."""
+        return self._client.health()
+
+    def drain_events(self) -> tuple[Event, ...]:
+        """Events since the last call."""
+        return self._client.drain_events()

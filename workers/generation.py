@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from workers.calls import Answer, Call, EndpointClient, Read
+from workers.calls import Answer, Call, ClientOfEndpoint, EndpointClient, Read
 from workers.concurrency import together
 from workers.errors import (
     ContentRefused,
@@ -21,7 +20,7 @@ from workers.errors import (
     Misconfigured,
     Rejected,
 )
-from workers.types import EndpointSettings, Event, GeneratorSettings, Outcome, ReplicaHealth
+from workers.types import EndpointSettings, GeneratorSettings, Outcome
 from workers.wire import (
     PATHS,
     Capabilities,
@@ -58,7 +57,7 @@ class Draw:
     replica: str
 
 
-class ModelClient:
+class ModelClient(ClientOfEndpoint):
     """Client of one model, owned by one worker. Async context manager; for one event loop.
 
     `capabilities` come from a probe; without one everything is asked for, and what the server refuses is not
@@ -72,49 +71,8 @@ class ModelClient:
         capabilities: Capabilities | None = None,
         client: EndpointClient | None = None,
     ) -> None:
-        self._client = client or EndpointClient(settings)
+        super().__init__(client or EndpointClient(settings))
         self._capabilities = capabilities or Capabilities()
-
-    async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._client.__aexit__(kind, error, trace)
-
-    def drain(self) -> None:
-        """Send nothing more: draws under way go on, those that wait raise `Draining`."""
-        self._client.drain()
-
-    @property
-    def paused_reason(self) -> str | None:
-        """Why nothing is sent; None if it is."""
-        return self._client.paused_reason
-
-    @property
-    def failures(self) -> dict[str, int]:
-        """Failed requests by kind since the start, and `bad_logprobs`, counted in samples."""
-        return dict(self._client.failures)
-
-    @property
-    def in_flight(self) -> int:
-        """Requests under way."""
-        return self._client.in_flight
-
-    @property
-    def limit(self) -> int:
-        """Requests allowed in flight now."""
-        return self._client.limit
-
-    def health(self) -> tuple[ReplicaHealth, ...]:
-        """State of every replica."""
-        return self._client.health()
-
-    def drain_events(self) -> tuple[Event, ...]:
-        """Events since the last call."""
-        return self._client.drain_events()
 
     async def draw(
         self,

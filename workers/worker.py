@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from workers.calls import ClientOfEndpoint
 from workers.concurrency import leaves
 from workers.delivery import Deliveries, Delivery, micro_batches
 from workers.drawing import draw_samples
@@ -107,7 +108,7 @@ class Worker:
         )
 
     @property
-    def _all_clients(self) -> tuple[ModelClient | RewardClient, ...]:
+    def _all_clients(self) -> tuple[ClientOfEndpoint, ...]:
         return (*self._clients.values(), *self._reward_clients.values())
 
     async def _run_tasks(self, lot: Sequence[Task], queue: Deliveries) -> None:

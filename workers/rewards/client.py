@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
-from workers.calls import EndpointClient
+from workers.calls import ClientOfEndpoint, EndpointClient
 from workers.errors import EndpointError, Misconfigured
 from workers.rewards.formats import VALUE_FORMATS, VERDICT_FORMATS, ValueFormat, check_format
 from workers.rewards.learning import learn
@@ -20,10 +18,10 @@ from workers.rewards.records import RewardCapabilities, Score, Scoring, Solution
 from workers.rewards.scoring import ValueScoring, failed
 from workers.rewards.tokens import TokenCache
 from workers.rewards.verdicts import VerdictScoring
-from workers.types import EndpointSettings, Event, ReplicaHealth, ScorerKind, ScorerSettings
+from workers.types import EndpointSettings, ScorerKind, ScorerSettings
 
 
-class RewardClient:
+class RewardClient(ClientOfEndpoint):
     """Client of the scorers behind one endpoint. Async context manager; for one event loop.
 
     `capabilities` come from `probe_scorer`, by scorer id; what is missing is learnt at the first use. `client`
@@ -37,51 +35,10 @@ class RewardClient:
         capabilities: Mapping[int, RewardCapabilities] | None = None,
         client: EndpointClient | None = None,
     ) -> None:
-        self._client = client or EndpointClient(settings)
+        super().__init__(client or EndpointClient(settings))
         self._capabilities = dict(capabilities or {})
         self._caches: dict[int, TokenCache] = {}
         self._locks: dict[int, asyncio.Lock] = {}
-
-    async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._client.__aexit__(kind, error, trace)
-
-    def drain(self) -> None:
-        """Send nothing more: requests under way go on; `score` raises `Draining` where it needs another."""
-        self._client.drain()
-
-    @property
-    def paused_reason(self) -> str | None:
-        """Why nothing is sent; None if it is."""
-        return self._client.paused_reason
-
-    @property
-    def failures(self) -> dict[str, int]:
-        """Failed requests by kind since the start; `broken_contract` are unsound scores."""
-        return dict(self._client.failures)
-
-    @property
-    def in_flight(self) -> int:
-        """Requests under way."""
-        return self._client.in_flight
-
-    @property
-    def limit(self) -> int:
-        """Requests allowed in flight now."""
-        return self._client.limit
-
-    def health(self) -> tuple[ReplicaHealth, ...]:
-        """State of every replica."""
-        return self._client.health()
-
-    def drain_events(self) -> tuple[Event, ...]:
-        """Events since the last call."""
-        return self._client.drain_events()
 
     async def score(
         self, scorer: ScorerSettings, statement: str, solutions: Sequence[Solution], *, affinity: int
