@@ -35,6 +35,12 @@ def col(name: str, kind: sa.types.TypeEngine[Any], comment: str, *rest: Any, **k
     return sa.Column(name, kind, *rest, comment=comment, **kw)
 
 
+def partial(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
+    """Index of the rows that meet a condition, in either database."""
+    condition = sa.text(where)
+    return sa.Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+
+
 def key(comment: str, kind: sa.types.TypeEngine[Any] = INT, **kw: Any) -> sa.Column[Any]:
     """Primary key `id`, given by the database unless `autoincrement=False`."""
     return sa.Column("id", kind, primary_key=True, comment=comment, **kw)

@@ -21,6 +21,7 @@ from orchestrator.store.columns import (
     col,
     key,
     metadata,
+    partial,
     ref,
 )
 
@@ -52,18 +53,8 @@ trajectories = sa.Table(
     col("error", TEXT, "Last error, if the outcome is error or timed_out", nullable=True),
     col("created_at", REAL, "When it was stored"),
     col("text_hash", BIG, "Hash of its text: equal texts are scored once; NULL: not known", nullable=True),
-    sa.Index(
-        "ix_trajectories_error",
-        "id",
-        sqlite_where=sa.text("outcome = 'error'"),
-        postgresql_where=sa.text("outcome = 'error'"),
-    ),
-    sa.Index(
-        "ix_trajectories_parent",
-        "parent_id",
-        sqlite_where=sa.text("parent_id IS NOT NULL"),
-        postgresql_where=sa.text("parent_id IS NOT NULL"),
-    ),
+    partial("ix_trajectories_error", "id", where="outcome = 'error'"),
+    partial("ix_trajectories_parent", "parent_id", where="parent_id IS NOT NULL"),
     comment="Samples, one row each; the text is in trajectory_texts",
     **STRICT,
 )
@@ -122,13 +113,7 @@ scores = sa.Table(
     col("values_json", TEXT, "JSON array: one value a step (prm), or one in all (orm, judge)"),
     col("status", TEXT, "ok, truncated (first steps only), or why there is no value"),
     col("detail", TEXT, "What was wrong, if it is not ok", nullable=True),
-    sa.Index(
-        "ix_scores_redone",
-        "scorer_id",
-        "trajectory_id",
-        sqlite_where=sa.text("status IN ('error', 'invalid')"),
-        postgresql_where=sa.text("status IN ('error', 'invalid')"),
-    ),
+    partial("ix_scores_redone", "scorer_id", "trajectory_id", where="status IN ('error', 'invalid')"),
     comment="Scores of samples, one array each; v_step_scores shows one row a step",
     **KEYED,
 )

@@ -23,6 +23,7 @@ from orchestrator.store.columns import (
     col,
     key,
     metadata,
+    partial,
     ref,
 )
 
@@ -213,33 +214,25 @@ pools = sa.Table(
         use_alter=True,
     ),
     ref("procedure_id", "procedures.id", "Procedure that finds its samples; NULL: none", nullable=True),
-    sa.Index(
+    partial(
         "uq_pools_whole",
         "problem_id",
         "generator_id",
         "seed",
+        where="prefix_id IS NULL AND procedure_id IS NULL",
         unique=True,
-        sqlite_where=sa.text("prefix_id IS NULL AND procedure_id IS NULL"),
-        postgresql_where=sa.text("prefix_id IS NULL AND procedure_id IS NULL"),
     ),
-    sa.Index(
+    partial(
         "uq_pools_search",
         "problem_id",
         "generator_id",
         "seed",
         "procedure_id",
+        where="procedure_id IS NOT NULL",
         unique=True,
-        sqlite_where=sa.text("procedure_id IS NOT NULL"),
-        postgresql_where=sa.text("procedure_id IS NOT NULL"),
     ),
-    sa.Index(
-        "uq_pools_prefix",
-        "prefix_id",
-        "generator_id",
-        "seed",
-        unique=True,
-        sqlite_where=sa.text("prefix_id IS NOT NULL"),
-        postgresql_where=sa.text("prefix_id IS NOT NULL"),
+    partial(
+        "uq_pools_prefix", "prefix_id", "generator_id", "seed", where="prefix_id IS NOT NULL", unique=True
     ),
     comment="The samples of one problem (or of one beginning of a solution, or of one search) by one generator; "
     "shared by all sweeps with the same seed",
@@ -296,19 +289,9 @@ tasks = sa.Table(
     col("error_kind", TEXT, "Why it failed, as one word", nullable=True),
     col("error_text", TEXT, "Why it failed", nullable=True),
     sa.Index("ix_tasks_span", "pool_id", "lane_id", "sample_start", "sample_count", "state", unique=False),
-    sa.Index(
-        "ix_tasks_pending",
-        "lane_id",
-        "id",
-        sqlite_where=sa.text("state = 0"),
-        postgresql_where=sa.text("state = 0"),
-    ),
-    sa.Index(
-        "ix_tasks_running", "run_id", sqlite_where=sa.text("state = 1"), postgresql_where=sa.text("state = 1")
-    ),
-    sa.Index(
-        "ix_tasks_failed", "id", sqlite_where=sa.text("state = 3"), postgresql_where=sa.text("state = 3")
-    ),
+    partial("ix_tasks_pending", "lane_id", "id", where="state = 0"),
+    partial("ix_tasks_running", "run_id", where="state = 1"),
+    partial("ix_tasks_failed", "id", where="state = 3"),
     sa.UniqueConstraint("lane_id", "pool_id", "sample_start"),
     comment="Units of dispatch: a span of samples of a pool, to be drawn, found or scored",
     **STRICT,
