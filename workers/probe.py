@@ -11,9 +11,10 @@ from typing import Any
 import aiohttp
 import orjson
 
-from workers.errors import MalformedReply, Rejected
+from workers.errors import Rejected
 from workers.http import exchange, parse_json, read_api_key
 from workers.rejections import failure_of
+from workers.server_pages import ServerPages
 from workers.types import GeneratorSettings, Sampling
 from workers.wire import (
     PATHS,
@@ -31,8 +32,6 @@ from workers.wire import (
 PROBLEM = "What is 12 + 30?"
 SEED = 4242
 MAX_TOKENS = 24
-_BODY_BYTES = 1 << 22
-_QUICK_S = 10.0
 
 
 async def probe(session: aiohttp.ClientSession, url: str, generator: GeneratorSettings) -> Capabilities:
@@ -49,10 +48,12 @@ class _Probe:
         self._url = url
         self._generator = replace(generator, sampling=_sampling(top_k=-1))
         self._api_key = read_api_key(generator.endpoint.api_key_env)
+        self._pages = ServerPages(session, url, self._api_key)
         self._asked = Capabilities()
 
     async def run(self) -> Capabilities:
-        is_listed, max_model_len = await self._listing()
+        models = await self._pages.models()
+        model = self._generator.model
         pair, again = await self._draw(SEED, 2), await self._draw(SEED, 2)
         child, child_again = await self._draw(SEED + 1, 1), await self._draw(SEED + 1, 1)
         texts = [sample.text for sample in pair.samples]
@@ -62,9 +63,9 @@ class _Probe:
             token_ids=self._asked.token_ids and pair.samples[0].completion_tokens is not None,
             logprobs=self._asked.logprobs and pair.bad_logprobs == 0,
             top_k=await self._honours_top_k(),
-            model_is_listed=is_listed,
-            max_model_len=max_model_len,
-            server_version=await self._version(),
+            model_is_listed=None if models is None else model in models,
+            max_model_len=(models or {}).get(model),
+            server_version=await self._pages.version(),
             notes=_notes(texts),
         )
 
@@ -104,33 +105,6 @@ class _Probe:
         except Rejected:
             return False
         return _texts(first) == _texts(second)
-
-    async def _listing(self) -> tuple[bool | None, int | None]:
-        """Whether the model is listed, and its context length; None: the server does not say."""
-        data = await self._get(self._url + "/models")
-        entries = data.get("data") if isinstance(data, dict) else None
-        if not isinstance(entries, list):
-            return None, None
-        models = {entry.get("id"): entry for entry in entries if isinstance(entry, dict)}
-        length = models.get(self._generator.model, {}).get("max_model_len")
-        return self._generator.model in models, length if type(length) is int else None
-
-    async def _version(self) -> str | None:
-        data = await self._get(self._url.removesuffix("/v1") + "/version")
-        version = data.get("version") if isinstance(data, dict) else None
-        return version if isinstance(version, str) else None
-
-    async def _get(self, url: str) -> Any:
-        """JSON of a page that a server may lack: None where it does. An unreachable server is an error."""
-        reply = await exchange(
-            self._session, "GET", url, api_key=self._api_key, deadline_s=_QUICK_S, max_bytes=_BODY_BYTES
-        )
-        if reply.status in (401, 403):
-            raise failure_of(reply.status, reply.body)
-        try:
-            return parse_json(reply.body) if reply.status == 200 else None
-        except MalformedReply:
-            return None
 
 
 def _sampling(top_k: int) -> Sampling:

@@ -15,7 +15,7 @@ import aiohttp
 import orjson
 
 from workers.calls import Answer, Call, Read
-from workers.errors import EndpointError, MalformedReply, Misconfigured, ServerFault
+from workers.errors import EndpointError, Misconfigured, ServerFault
 from workers.http import Reply, exchange, parse_json, read_api_key
 from workers.rejections import error_inside, failure_of
 from workers.rewards.contract import BrokenContract
@@ -28,12 +28,11 @@ from workers.rewards.scoring import ValueScoring
 from workers.rewards.tokens import TokenCache
 from workers.rewards.transports import Values
 from workers.rewards.verdicts import VerdictScoring
+from workers.server_pages import ServerPages
 from workers.types import ScorerSettings, ScoreStatus, Transport
 
 TOLERANCE = 0.02
 """By so much scores may differ between batches and between calls: half precision on a GPU is worth about 0.015."""
-_BODY_BYTES = 1 << 22
-_QUICK_S = 10.0
 T = TypeVar("T")
 
 
@@ -54,7 +53,7 @@ async def probe_scorer(
     check_format(scorer)
     golden = goldens_of(scorer) if golden is None else golden
     server = _Server(session, url.rstrip("/"), scorer)
-    models = await server.models()
+    models = await server.pages.models()
     if models is not None and scorer.model not in models:
         listed = ", ".join(sorted(models)) or "none"
         raise Misconfigured(f"the server does not list the model {scorer.model} (it lists: {listed})")
@@ -67,7 +66,7 @@ async def probe_scorer(
         found,
         model_is_listed=models is not None or None,
         max_model_len=found.max_model_len or length,
-        server_version=await server.version(),
+        server_version=await server.pages.version(),
     )
 
 
@@ -146,6 +145,7 @@ class _Server:
         self._session = session
         self._url = url
         self._api_key = read_api_key(scorer.endpoint.api_key_env)
+        self.pages = ServerPages(session, url, self._api_key)
 
     async def call(self, call: Call, read: Callable[[Any], Read[T]]) -> Answer[T]:
         """Send a call; how it ended is returned, not raised."""
@@ -167,38 +167,9 @@ class _Server:
         wasted = 0 if failure is None else 1
         return Answer(value, failure, time.monotonic() - started_at, 0, wasted, self._url)
 
-    async def models(self) -> dict[str, int | None] | None:
-        """Context length by model; None: the server lists no models."""
-        data = await self._get(self._url + "/models")
-        entries = data.get("data") if isinstance(data, dict) else None
-        if not isinstance(entries, list):
-            return None
-        lengths = {
-            str(each.get("id")): each.get("max_model_len") for each in entries if isinstance(each, dict)
-        }
-        return {name: length if type(length) is int else None for name, length in lengths.items()}
-
-    async def version(self) -> str | None:
-        """What the server calls itself; None: it does not say."""
-        data = await self._get(self._url.removesuffix("/v1") + "/version")
-        version = data.get("version") if isinstance(data, dict) else None
-        return version if isinstance(version, str) else None
-
     def _json(self, reply: Reply, call: Call) -> Any:
         data = parse_json(reply.body, self._api_key) if reply.status == 200 else None
         wrapped = error_inside(data) if reply.status == 200 else (reply.status, reply.body)
         if wrapped is not None:
             raise failure_of(*wrapped, sent=call.payload.keys())
         return data
-
-    async def _get(self, url: str) -> Any:
-        """JSON of a page that a server may lack: None where it does. An unreachable server is an error."""
-        reply = await exchange(
-            self._session, "GET", url, api_key=self._api_key, deadline_s=_QUICK_S, max_bytes=_BODY_BYTES
-        )
-        if reply.status in (401, 403):
-            raise failure_of(reply.status, reply.body)
-        try:
-            return parse_json(reply.body) if reply.status == 200 else None
-        except MalformedReply:
-            return None
