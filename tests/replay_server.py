@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import orjson
 from aiohttp import web
+
+from tests.loopback import Loopback
 
 TAG, NEWLINE, PLUS, MINUS = 7, 9, 24, 26
 _UNKNOWN = 3
@@ -42,10 +44,11 @@ def meaning(path: str, payload: dict[str, Any]) -> str:
     return json.dumps([path, kept], sort_keys=True)
 
 
-class ReplayServer:
+class ReplayServer(Loopback):
     """Async context manager over exchanges, by name; `url` ends in `/v1`."""
 
     def __init__(self, recorded: dict[str, dict[str, Any]], *names: str) -> None:
+        super().__init__()
         self.strangers: list[dict[str, Any]] = []
         self.served: list[str] = []
         self._replies = {
@@ -53,27 +56,13 @@ class ReplayServer:
         }
         reference = recorded["shepherd_step_classify"]["reference"]
         self._ids = _alphabet(reference["text"], reference["ids"])
-        self._runner: web.AppRunner | None = None
-        self._port = 0
 
-    @property
-    def url(self) -> str:
-        """Base URL for an endpoint."""
-        return f"http://127.0.0.1:{self._port}/v1"
-
-    async def __aenter__(self) -> Self:
+    def app(self) -> web.Application:
+        """Routes and handlers."""
         app = web.Application()
         app.router.add_post("/tokenize", self._on_tokenize)
         app.router.add_route("*", "/{path:.*}", self._on_request)
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self._port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._runner is not None
-        await self._runner.cleanup()
+        return app
 
     async def _on_request(self, request: web.Request) -> web.Response:
         body = await request.read()

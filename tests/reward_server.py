@@ -13,9 +13,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
+
+from tests.loopback import Loopback
 
 SPECIALS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<extra_0>", "<|step|>", " ки", "<s>")
 """` ки` is one token with its space, as in the vocabulary of Mistral."""
@@ -91,7 +93,7 @@ def logit(value: float) -> float:
     return math.log(value / (1.0 - value))
 
 
-class RewardServer:
+class RewardServer(Loopback):
     """Async context manager. `url` ends in `/v1`.
 
     calls: what it offers; the rest is 404. pooling: where it pools, "step", "all" or "last". classes: values a row.
@@ -120,6 +122,7 @@ class RewardServer:
         noise: Callable[[int, int], float] = lambda request, size: 0.0,
         port: int = 0,
     ) -> None:
+        super().__init__(port)
         self.model = model
         self.calls = frozenset(calls)
         self.pooling = pooling
@@ -140,33 +143,19 @@ class RewardServer:
         self.payloads: dict[str, list[dict[str, Any]]] = {}
         self.faults: Counter[RewardFault] = Counter()
         self.in_flight = 0
-        self._runner: web.AppRunner | None = None
-        self._port = port
-
-    @property
-    def url(self) -> str:
-        """Base URL for an endpoint."""
-        return f"http://127.0.0.1:{self._port}/v1"
 
     @property
     def scoring_requests(self) -> int:
         """Requests that asked for scores."""
         return sum(count for call, count in self.requests.items() if call != "tokenize")
 
-    async def __aenter__(self) -> Self:
+    def app(self) -> web.Application:
+        """Routes and handlers."""
         app = web.Application(client_max_size=1 << 26)
         app.router.add_get("/v1/models", self._on_models)
         app.router.add_get("/version", self._on_version)
         app.router.add_post("/{path:.*}", self._on_post)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.05, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
-        self._port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._runner is not None
-        await self._runner.cleanup()
+        return app
 
     async def _on_models(self, _: web.Request) -> web.Response:
         length = {"max_model_len": self.max_model_len} if self.reports_length else {}

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
+
+from tests.loopback import Loopback
 
 STEPS = 3
 """Steps before the answer, at most."""
@@ -32,35 +34,22 @@ def continuation(prompt: str, seed: int, *, is_greedy: bool) -> list[str]:
     return [*steps, f"The answer is \\boxed{{{digest(*key, 'answer') % 4}}}."]
 
 
-class StepServer:
+class StepServer(Loopback):
     """Async context manager; `url` ends in `/v1`."""
 
     def __init__(self, *, delay_s: float = 0.0) -> None:
+        super().__init__()
         self.delay_s = delay_s
         self.served: Counter[tuple[str, int, bool, bool]] = Counter()
         """Texts handed out by (prompt, seed, greedily, one step only)."""
         self.requests = 0
-        self._runner: web.AppRunner | None = None
-        self._port = 0
 
-    @property
-    def url(self) -> str:
-        """Base URL for an endpoint."""
-        return f"http://127.0.0.1:{self._port}/v1"
-
-    async def __aenter__(self) -> Self:
+    def app(self) -> web.Application:
+        """Routes and handlers."""
         app = web.Application()
         app.router.add_get("/v1/models", self._on_models)
         app.router.add_post("/v1/completions", self._on_completions)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.05, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
-        self._port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._runner is not None
-        await self._runner.cleanup()
+        return app
 
     async def _on_models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "stub", "max_model_len": 4096}]})
