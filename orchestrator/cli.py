@@ -121,6 +121,13 @@ def results(
     first_k: Annotated[
         bool, typer.Option("--first-k", help="Also what the first k samples come to: one draw, no estimate.")
     ] = False,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="Order the costs of searches by generations, tokens, policy-flops, all-flops or seconds, and mark "
+            "what is right more often than all that is cheaper."
+        ),
+    ] = None,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
@@ -128,7 +135,7 @@ def results(
     from orchestrator.commands import parse_budgets, show_results
 
     chosen = parse_budgets(budgets)
-    _await(show_results(name, _database(db), chosen, shows_first=first_k, is_json=as_json))
+    _await(show_results(name, _database(db), chosen, shows_first=first_k, axis=by, is_json=as_json))
 
 
 @app.command()

@@ -15,6 +15,7 @@ from orchestrator.analysis.conclusion import Conclusions, conclude
 from orchestrator.analysis.forecast import forecast
 from orchestrator.analysis.grading_service import GradingService
 from orchestrator.analysis.results_tables import difference_table
+from orchestrator.analysis.search_costs import Axis
 from orchestrator.analysis.training_data import LabelType, Layout
 from orchestrator.analysis.vote_scaling.scaling import to_json as vote_scaling_json
 from orchestrator.analysis.vote_scaling.strategy import scale_strategy
@@ -193,12 +194,19 @@ def parse_budgets(text: str | None) -> tuple[int, ...]:
 
 
 async def show_results(
-    name: str, url: str, budgets: Sequence[int] = (), *, shows_first: bool = False, is_json: bool
+    name: str,
+    url: str,
+    budgets: Sequence[int] = (),
+    *,
+    shows_first: bool = False,
+    axis: str | None = None,
+    is_json: bool,
 ) -> None:
     """`ttc results`: estimates from what is stored now, at the budgets of the sweep or at others."""
+    chosen = None if axis is None else Axis(_one_of("--by", axis, Axis))
     async with await Store.open(url, create=False) as store:
         conclusions = await _conclude(name, store, budgets, is_json=is_json)
-    show_conclusions(conclusions, shows_first=shows_first, is_json=is_json)
+    show_conclusions(conclusions, shows_first=shows_first, axis=chosen, is_json=is_json)
 
 
 async def grade_sweep(name: str, url: str, *, is_json: bool) -> None:

@@ -18,6 +18,7 @@ from rich.text import Text
 from orchestrator.analysis import results, results_tables
 from orchestrator.analysis.conclusion import Conclusions
 from orchestrator.analysis.forecast import Forecast
+from orchestrator.analysis.search_costs import Axis
 from orchestrator.execution.progress import duration, printable
 from orchestrator.problems.integrity import ScrambleCheck
 from orchestrator.store import LEASE_S, Progress, Scoring
@@ -54,7 +55,9 @@ def _first_k_json(found: results.StrategyResults) -> list[dict[str, Any]]:
     return [asdict(row) for row in results.first_k(found)]
 
 
-def show_conclusions(found: Conclusions, *, shows_first: bool = False, is_json: bool) -> None:
+def show_conclusions(
+    found: Conclusions, *, shows_first: bool = False, axis: Axis | None = None, is_json: bool
+) -> None:
     """Print the results, strategy by strategy, and what should make a reader doubt them."""
     if is_json:
         show_json(conclusions_json(found, shows_first=shows_first))
@@ -69,7 +72,7 @@ def show_conclusions(found: Conclusions, *, shows_first: bool = False, is_json: 
             console.print(table)
             console.print()
     if found.costs:
-        console.print(results_tables.cost_table(found.costs, width))
+        console.print(results_tables.cost_table(found.costs, width, axis))
         console.print()
     if found.scoring:
         console.print(scoring_table(found.scoring))
@@ -126,13 +129,16 @@ def forecast_table(name: str, found: Sequence[Forecast]) -> Table:
     )
     for heading, cell in lines:
         table.add_row(heading, *(cell(each) for each in found))
+    if any(each.shared_steps for each in found):
+        table.add_row("first steps shared, at most", *(f"{each.shared_steps:,}" for each in found))
     return table
 
 
 def _forecast_lines(name: str, found: Sequence[Forecast]) -> Table:
     table = Table(title=f"plan of {name}", box=None, title_style="bold", header_style="bold")
-    headings = ("", "counted", "wanted", "stored", "missing", "tokens", "at most", "FLOPs", "time")
-    for heading in headings:
+    headings = ["", "counted", "wanted", "stored", "missing", "tokens", "at most", "FLOPs", "time"]
+    is_sharing = any(each.shared_steps for each in found)
+    for heading in (*headings, "shared steps") if is_sharing else headings:
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for each in found:
         table.add_row(
@@ -145,6 +151,7 @@ def _forecast_lines(name: str, found: Sequence[Forecast]) -> Table:
             _or_dash(each.max_tokens, ",.0f" if (each.max_tokens or 0) < EXACT_TOKENS else ".1e"),
             _or_dash(each.flops, ".1e"),
             duration(each.seconds),
+            *((f"{each.shared_steps:,}",) if is_sharing else ()),
         )
     return table
 

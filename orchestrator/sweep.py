@@ -163,6 +163,7 @@ class _Run:
             generators=served.generators,
             token_cap=self.spec.limits.tokens,
             tokens_before=await self.store.tokens_generated(sweep_id),
+            shares_steps=self.spec.limits.share_steps,
             is_previewed=self.options.is_previewed,
         )
         extractor_id = self.registered.rules.extractor_id

@@ -113,7 +113,14 @@ class RecordedSearch:
         self._judge = judge
         self._queue = queue
         self._recorded: Mapping[str, TreeNode] = {each.path: each for each in task.nodes}
+        self._offered: Mapping[str, TreeNode] = {
+            each.path: replace(each, pool_id=task.pool_id) for each in task.offered_nodes
+        }
         self._values: dict[Steps, float] = {_parsed(each.path): each.value for each in task.scores}
+        self._offered_values: dict[Steps, float] = {
+            _parsed(each.path): each.value for each in task.offered_scores
+        }
+        self._greedy: set[Steps] = set()
         self._nodes: dict[Steps, Node] = {}
         self._seeds: dict[Steps, int] = {}
         self._children: dict[Steps, int] = {}
@@ -133,6 +140,8 @@ class RecordedSearch:
             for index in indices
             if (name := _name((*node.path, index))) in self._recorded
         }
+        taken = self._take(node, [index for index in indices if index not in known], greedy)
+        known |= taken
         missing = [index for index in indices if index not in known]
         drawn = await together(
             self._draw(node, start, count, greedy) for start, count in self._requests(missing)
@@ -142,6 +151,7 @@ class RecordedSearch:
 
     async def score(self, nodes: Sequence[Node]) -> Sequence[float]:
         """The value of each beginning: that of its last step. All steps of a text that is scored are recorded."""
+        self._take_values(nodes)
         wanted = {self._texts(node): node for node in nodes if node.path not in self._values}
         batches = _cut(list(wanted.values()), self._scorer.texts_per_request)
         await together(self._ask(batch) for batch in batches)
@@ -177,6 +187,36 @@ class RecordedSearch:
                 ),
             )
         )
+
+    # --- what other searches have found out ---------------------------------------------------------------------------
+
+    def _take(self, node: Node, indices: Sequence[int], greedy: bool) -> dict[int, TreeNode]:
+        """Children that another search has drawn, which are recorded as if they were drawn here."""
+        if greedy or self._is_greedy(node.path):
+            return {}
+        found = {index: self._offered.get(_name((*node.path, index))) for index in indices}
+        taken = {index: record for index, record in found.items() if record is not None}
+        if taken:
+            self._queue.put_nowait(Delivery(nodes=tuple(taken.values())))
+        return taken
+
+    def _take_values(self, nodes: Sequence[Node]) -> None:
+        """Scores that another search has asked for, of the same beginnings; they are recorded here too."""
+        taken: list[NodeScore] = []
+        for node in nodes:
+            new = [path for path in _walk(node.path) if path not in self._values]
+            if new and all(path in self._offered_values for path in new) and not self._is_greedy(node.path):
+                self._values |= {path: self._offered_values[path] for path in new}
+                scorer_id = self._scorer.scorer_id
+                taken += [
+                    NodeScore(self._task.pool_id, _name(path), scorer_id, self._values[path]) for path in new
+                ]
+        if taken:
+            self._queue.put_nowait(Delivery(node_scores=tuple(taken)))
+
+    def _is_greedy(self, path: Steps) -> bool:
+        """Was any step of it drawn at temperature 0? Then another search may have sampled others under its path."""
+        return any(each in self._greedy for each in _walk(path))
 
     # --- drawing ------------------------------------------------------------------------------------------------------
 
@@ -259,6 +299,8 @@ class RecordedSearch:
             record.logprob_sum,
         )
         self._nodes[path], self._seeds[path] = node, record.seed
+        if record.is_greedy:
+            self._greedy.add(path)
         return node
 
     # --- scoring ------------------------------------------------------------------------------------------------------

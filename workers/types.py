@@ -263,6 +263,10 @@ class SearchTask:
     budget: int
     nodes: tuple[TreeNode, ...] = ()
     scores: tuple[NodeScore, ...] = ()
+    offered_nodes: tuple[TreeNode, ...] = ()
+    """Steps that other searches have drawn, sampled all the way from the root: under the same path, the same draws."""
+    offered_scores: tuple[NodeScore, ...] = ()
+    """Their scores, by this search's scorer."""
 
     @property
     def size(self) -> int:

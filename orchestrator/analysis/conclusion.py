@@ -22,7 +22,7 @@ from orchestrator.analysis.estimation.selectors import Kind, Selector
 from orchestrator.analysis.grading_service import GradingService
 from orchestrator.analysis.pool_reading import PoolRecord, ScoreColumn, read_pool
 from orchestrator.analysis.results import ResultRow, StrategyResults
-from orchestrator.analysis.search_costs import CostRow, cost_rows
+from orchestrator.analysis.search_costs import CostRow, cost_rows, search_budgets
 from orchestrator.analysis.search_results import search_results
 from orchestrator.analysis.selection import ChosenSelector, chosen_selectors, needed_scores
 from orchestrator.problems.integrity import ScrambleCheck, scrambled_ratio
@@ -98,10 +98,15 @@ async def conclude(
     return Conclusions(
         strategies,
         [_scoring(number, name, records) for number, name in registered.scorers.items()],
-        cost_rows(strategies, await store.search_costs(registered.sweep_id)) if spec.searched else (),
+        await _costs(store, registered.sweep_id, strategies) if spec.searched else (),
         await _agreement(registered, store),
         scramble_check(records),
     )
+
+
+async def _costs(store: Store, sweep_id: int, strategies: Sequence[StrategyResults]) -> list[CostRow]:
+    sampled = await store.sample_costs(sweep_id, search_budgets(strategies))
+    return cost_rows(strategies, await store.search_costs(sweep_id), sampled)
 
 
 def _columns(registered: Registered, chosen: Sequence[ChosenSelector]) -> list[ScoreColumn]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from orchestrator.problems.datasets import ProblemSet
 from orchestrator.registration import revision_of, revision_of_scorer
@@ -46,6 +47,9 @@ class Forecast:
     """2 x parameters x tokens (expected, else at most); None where the sweep file does not say the parameters."""
     seconds: float | None
     """At the mean latency of what is stored, with all slots busy; None while nothing is stored."""
+    shared_steps: int = 0
+    """First steps of searches, at most, that an earlier search of the sweep will have drawn (limits: share_steps);
+    deeper ones may be shared too, which depends on what survives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ async def forecast(spec: SweepSpec, problems: ProblemSet, url: str) -> list[Fore
     return [
         *(_samples(spec, strategy, problems, held) for strategy in spec.sampled),
         *(_completions(spec, strategy, problems, held) for strategy in spec.labelled),
-        *(_searches(spec, *search, problems, held) for search in searches_of(spec)),
+        *_all_searches(spec, problems, held),
         *(_scores(spec, name, problems, held) for name in spec.scorers),
     ]
 
@@ -203,6 +207,20 @@ def _completions(spec: SweepSpec, strategy: RolloutsStrategy, problems: ProblemS
         requests=None if missing is None else -(-missing // strategy.rollouts) * a_beginning,
         like=stored,
     )
+
+
+def _all_searches(spec: SweepSpec, problems: ProblemSet, held: _Held) -> Iterator[Forecast]:
+    """Searches in the order of the file; what they share depends on the order they run in, by budget."""
+    drawn: defaultdict[tuple[object, ...], int] = defaultdict(int)
+    shared: dict[str, int] = {}
+    for strategy, budget, name in sorted(searches_of(spec), key=lambda each: each[1]):
+        alike = (strategy.policy, strategy.scorer, *strategy.limits.values())
+        first = strategy.first_steps(budget)
+        shared[name] = min(first, drawn[alike]) if spec.limits.share_steps else 0
+        drawn[alike] = max(first, drawn[alike])
+    for strategy, budget, name in searches_of(spec):
+        found = _searches(spec, strategy, budget, name, problems, held)
+        yield replace(found, shared_steps=shared[name] * (found.missing or 0))
 
 
 def _searches(

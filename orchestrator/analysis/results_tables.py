@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from rich import box
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from orchestrator.analysis.estimation.selectors import Kind
 from orchestrator.analysis.results import OVERALL, CountRow, DifferenceRow, ResultRow, StrategyResults
-from orchestrator.analysis.search_costs import CostRow
+from orchestrator.analysis.search_costs import Axis, CostRow, by_cost, frontier
 
 NOTHING = "–"
 STYLES = {Kind.PASS: "cyan", Kind.MAJORITY: "green"}
@@ -81,25 +82,31 @@ def difference_table(rows: Sequence[DifferenceRow]) -> Table:
     return table
 
 
-def cost_table(rows: Sequence[CostRow], width: int = 100) -> Table:
-    """What each strategy spends a problem at each budget, beside its accuracy by as many selectors as fit."""
+def cost_table(rows: Sequence[CostRow], width: int = 100, axis: Axis | None = None) -> Table:
+    """What each strategy spends a problem at each budget, beside its accuracy by as many selectors as fit.
+
+    With an axis the cheapest comes first, and what is right more often than all that is cheaper is marked.
+    """
+    rows = list(rows) if axis is None else by_cost(rows, axis)
     selectors = list(dict.fromkeys(each.selector for row in rows for each in row.accuracies))
-    tables = (_costs_across(rows, selectors[:count]) for count in range(len(selectors), 0, -1))
-    return next((table for table in tables if _fits(table, width)), _costs_across(rows, selectors[:1]))
+    tables = (_costs_across(rows, selectors[:count], axis) for count in range(len(selectors), 0, -1))
+    return next((table for table in tables if _fits(table, width)), _costs_across(rows, selectors[:1], axis))
 
 
-def _costs_across(rows: Sequence[CostRow], selectors: Sequence[str]) -> Table:
+def _costs_across(rows: Sequence[CostRow], selectors: Sequence[str], axis: Axis | None) -> Table:
     caption = (
         "Means a problem. Drawn: steps, and of independent samples whole solutions. FLOPs: of the tokens that the "
         "policy generated; in all: with what policy and scorer read. Then the percent of problems answered right."
     )
+    best = {each: frontier(rows, axis, each) if axis else set() for each in selectors}
+    if axis is not None:
+        caption += f" The cheapest first, by {axis}; *: right more often than all that is cheaper."
     table = _table("Accuracy and cost", "\nstrategy", caption)
-    headers = ["\ndrawn", "\ntokens", "dis-\ncarded", "scorer\ntokens", "\nFLOPs", "\nin all"]
+    headers = ["\ndrawn", "\ntokens", "dis-\ncarded", "scorer\ntokens", "\nFLOPs", "\nin all", "\nseconds"]
     headers += [each.replace(":", ":\n", 1) if ":" in each else f"\n{each}" for each in selectors]
     for header in headers:
         table.add_column(Text(header), justify="right", no_wrap=True)
     for row in rows:
-        found = {each.selector: each.value for each in row.accuracies}
         _add_row(
             table,
             f"{row.strategy}@{row.budget}",
@@ -110,13 +117,20 @@ def _costs_across(rows: Sequence[CostRow], selectors: Sequence[str]) -> Table:
                 _or_nothing(row.scorer_tokens, ",.0f"),
                 _or_nothing(row.policy_flops, ".1e"),
                 _or_nothing(row.all_flops, ".1e"),
-                *(
-                    _or_nothing(None if found.get(each) is None else 100 * found[each], ".1f")
-                    for each in selectors
-                ),
+                _or_nothing(row.seconds, ".1f"),
+                *(_share(row, each, best[each], is_marked=axis is not None) for each in selectors),
             ),
         )
     return table
+
+
+def _share(row: CostRow, selector: str, best: AbstractSet[tuple[str, int]], *, is_marked: bool) -> Text:
+    value = row.accuracy(selector)
+    if value is None:
+        return Text(NOTHING, "dim")
+    is_best = (row.strategy, row.budget) in best
+    mark = ("*" if is_best else " ") if is_marked else ""
+    return Text(f"{100 * value:.1f}{mark}", "bold" if is_best else "")
 
 
 def _or_nothing(value: float | None, form: str) -> Text:

@@ -68,6 +68,8 @@ class RunContext:
     token_cap: int | None = None
     """Stop when this run and the earlier ones have generated this many tokens."""
     tokens_before: int = 0
+    shares_steps: bool = False
+    """Searches for one problem take the steps of each other."""
     is_previewed: bool = True
     """Wait for the first completion, and show it, before anything else is drawn."""
     grace_s: float = 30.0
@@ -215,7 +217,9 @@ class Coordinator:
             await self._is_shown.wait()
         context = self._context
         tasks = await self._patiently(
-            lambda: self._store.claim(context.sweep_id, lane, context.run_id, limit)
+            lambda: self._store.claim(
+                context.sweep_id, lane, context.run_id, limit, shares_steps=context.shares_steps
+            )
         )
         if not self._is_shown.is_set():
             tasks = [await self._preview(task) for task in tasks if isinstance(task, SampleTask)]
@@ -253,8 +257,12 @@ class Coordinator:
             self._reporter.first_sample(prompt, min(batch.trajectories, key=lambda each: each.sample_index))
 
     async def _requeue(self, task: Task) -> None:
-        run_id = self._context.run_id
-        leased = await self._patiently(lambda: self._store.requeue(task.task_id, task.attempt, run_id))
+        context = self._context
+        leased = await self._patiently(
+            lambda: self._store.requeue(
+                task.task_id, task.attempt, context.run_id, shares_steps=context.shares_steps
+            )
+        )
         self._post(Requeued(task.task_id, leased if leased and leased.size else None))
 
     async def _give_up(self, task: Task, attempts: int) -> None:

@@ -40,6 +40,8 @@ class ServedModels:
     scorers: Mapping[int, ScorerSettings]
     size: int | None
     """Samples a task, where the sweep file says so."""
+    shares_steps: bool = False
+    """Searches for one problem run one after the other."""
 
     def task_samples(self, generator_id: int) -> int:
         """Samples a task of this generator."""
@@ -52,7 +54,10 @@ class ServedModels:
             samples = generator.endpoint.concurrency * generator.samples_per_request
             if lane.kind == "search":
                 return LaneSettings(
-                    samples * SEARCHES_WAITING, claim_tasks=SEARCHES_CLAIMED, refill_share=SEARCH_REFILL
+                    samples * SEARCHES_WAITING,
+                    claim_tasks=SEARCHES_CLAIMED,
+                    is_chained=self.shares_steps,
+                    refill_share=SEARCH_REFILL,
                 )
             return LaneSettings(samples)
         assert lane.scorer_id is not None
@@ -80,7 +85,7 @@ async def serve_models(
             if lane.scorer_id is not None and lane.scorer_id not in scorers:
                 scorer = await _scorer(spec, registered, lane.scorer_id, stack, reporter)
                 scorers[lane.scorer_id] = replace(scorer, endpoint=share_of(scorer.endpoint, workers))
-        yield ServedModels(generators, scorers, size)
+        yield ServedModels(generators, scorers, size, spec.limits.share_steps)
 
 
 async def _generator(

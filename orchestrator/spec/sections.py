@@ -36,6 +36,9 @@ class SweepLimits(Section):
     """Worker actors."""
     task_samples: Count | Literal["auto"] = AUTO
     """Samples in one task; auto: as many as take some seconds."""
+    share_steps: bool = False
+    """Let the searches for a problem that one scorer guides run one after the other, the smaller budgets first, and
+    take the steps that an earlier one has drawn under the same path. What they find stays the same; less is drawn."""
 
 
 class SweepSpec(Section):

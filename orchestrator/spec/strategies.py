@@ -95,6 +95,10 @@ class SearchStrategy(Section):
         """The most solutions that a search of a budget may find."""
         return budget
 
+    def first_steps(self, budget: int) -> int:
+        """Steps of its first expansion, which every search for the problem draws alike; 0: not known before."""
+        return budget
+
 
 class BeamStrategy(SearchStrategy):
     """Beam search: N nodes a round, the best N/M survive and get M children each (Snell 2408.03314, 5.2)."""
@@ -170,7 +174,11 @@ class MctsStrategy(SearchStrategy):
 
     def most_solutions(self, budget: int) -> int:
         """Every expansion may end as many solutions as it has children."""
-        return budget * max(self.children, self.root_children or max(self.children, budget // 8))
+        return budget * max(self.children, self.first_steps(budget))
+
+    def first_steps(self, budget: int) -> int:
+        """Children of the root."""
+        return self.root_children or max(self.children, budget // 8)
 
 
 class GreedyStrategy(SearchStrategy):
@@ -178,6 +186,10 @@ class GreedyStrategy(SearchStrategy):
 
     kind: Literal["greedy"]
     """Greedy decoding."""
+
+    def first_steps(self, budget: int) -> int:
+        """None is sampled."""
+        return 0
 
 
 class CustomStrategy(SearchStrategy):
@@ -199,6 +211,10 @@ class CustomStrategy(SearchStrategy):
     def options(self) -> dict[str, Any]:
         """The options of the function."""
         return self.parameters
+
+    def first_steps(self, budget: int) -> int:
+        """Nobody knows."""
+        return 0
 
 
 AnySearch = (

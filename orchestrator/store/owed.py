@@ -76,17 +76,20 @@ SCORE_ROWS = bulk(
 """A score is final once it is neither an error nor a breach of contract: those alone may be replaced."""
 
 
-async def owed(tx: Transaction, kind: str, task_ids: Sequence[int], run_id: int) -> list[Task]:
+async def owed(
+    tx: Transaction, kind: str, task_ids: Sequence[int], run_id: int, *, shares_steps: bool = False
+) -> list[Task]:
     """The tasks (all of one kind of lane) with what they still owe, by id.
 
-    Samples whose texts have a score already get it on the way, before anybody is asked for it.
+    Samples whose texts have a score already get it on the way, before anybody is asked for it. Searches may be offered
+    the steps of others.
     """
     if not task_ids:
         return []
     if kind == "sample":
         return await _owed_samples(tx, list(task_ids))
     if kind == "search":
-        return await owed_searches(tx, task_ids)
+        return await owed_searches(tx, task_ids, shares_steps=shares_steps)
     extractor_id = await tx.scalar(EXTRACTOR, run_id=run_id)
     return [await _owed_scores(tx, row, extractor_id) for row in await tx.rows(SCORES, ids=list(task_ids))]
 

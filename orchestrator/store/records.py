@@ -163,8 +163,27 @@ class SearchCost:
     """Read by the scorer."""
     prompt_tokens: int
     """Read by the policy."""
+    cached_tokens: int
+    """Of those, the ones that its server had in its cache."""
     policy_parameters: int | None
     scorer_parameters: int | None
+    seconds: float | None
+    """From its beginning to its end (of the life that ended it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCost:
+    """What the independent samples of a strategy have consumed, in all."""
+
+    samples: int
+    requests: int
+    prompt_tokens: int
+    """Read by the policy."""
+    policy_parameters: int | None
+    readings: tuple[tuple[int, int | None], ...]
+    """Tokens read by each scorer that guides a search of the sweep, and the number of its parameters."""
+    seconds: Mapping[int, float]
+    """Mean over problems of the slowest of the first N samples, by budget N."""
 
 
 @dataclass(frozen=True, slots=True)

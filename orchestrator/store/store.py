@@ -15,6 +15,7 @@ from typing import Self
 from orchestrator.store import (
     catalog,
     commit,
+    costs,
     estimates,
     grading,
     labels,
@@ -51,6 +52,7 @@ from orchestrator.store.records import (
     QueryResult,
     ResultRecord,
     RolloutDemand,
+    SampleCost,
     ScorerRecord,
     Scoring,
     SearchCost,
@@ -240,7 +242,12 @@ class Store:
     async def search_costs(self, sweep_id: int) -> list[SearchCost]:
         """What each search of a sweep has consumed."""
         async with self._read() as tx:
-            return await trees.search_costs(tx, sweep_id)
+            return await costs.search_costs(tx, sweep_id)
+
+    async def sample_costs(self, sweep_id: int, budgets: Sequence[int]) -> dict[str, SampleCost]:
+        """What independent samples have consumed, by strategy."""
+        async with self._read() as tx:
+            return await costs.sample_costs(tx, sweep_id, budgets)
 
     async def searches_for(self, sweep_id: int, external_id: str) -> dict[str, tuple[int, str]]:
         """(Search, statement) by strategy with its budget, for a problem of a sweep."""
@@ -334,24 +341,34 @@ class Store:
             await tx.run("UPDATE sweeps SET cancel_requested = '1' WHERE id = :id", id=sweep_id)
 
     async def claim(
-        self, sweep_id: int, lane_id: int, run_id: int, limit: int, now: float | None = None
+        self,
+        sweep_id: int,
+        lane_id: int,
+        run_id: int,
+        limit: int,
+        now: float | None = None,
+        *,
+        shares_steps: bool = False,
     ) -> list[Task]:
         """Lease up to `limit` tasks of a lane, by id, each with what it owes; those that owe nothing are marked done.
 
-        `now`: the database's clock, unless given.
+        `now`: the database's clock, unless given. `shares_steps`: of the searches for a problem one runs at a time, and
+        is offered what the others have drawn.
         """
         async with self._write() as tx:
-            return await work.claim(tx, sweep_id, lane_id, run_id, limit, now)
+            return await work.claim(tx, sweep_id, lane_id, run_id, limit, now, shares_steps=shares_steps)
 
     async def release(self, run_id: int) -> int:
         """Give back all tasks the run holds; how many."""
         async with self._write() as tx:
             return await work.release(tx, run_id)
 
-    async def requeue(self, task_id: int, attempt: int, run_id: int) -> Task | None:
+    async def requeue(
+        self, task_id: int, attempt: int, run_id: int, *, shares_steps: bool = False
+    ) -> Task | None:
         """Lease a running task anew; None: the lease was stale; of size 0: it owes nothing, it is done."""
         async with self._write() as tx:
-            return await work.requeue(tx, task_id, attempt, run_id)
+            return await work.requeue(tx, task_id, attempt, run_id, shares_steps=shares_steps)
 
     async def fail_task(
         self,

@@ -1,17 +1,18 @@
-"""Search trees, read back: for a later attempt to replay, to be shown, and for what they have cost.
+"""Search trees, read back: for a later attempt to replay, for other searches, and to be shown.
 
 Functions take their transaction. Nothing in a tree is ever changed. Must not know how it is searched.
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.store.backend import AnyRow, Transaction
+from orchestrator.store.backend import Transaction
 from orchestrator.store.catalog import chunks
-from orchestrator.store.records import NodeRecord, SearchCost
+from orchestrator.store.records import NodeRecord
 from workers.types import NodeScore, SearchTask, Task, TreeNode
 
 TASKS = """SELECT t.id, t.attempt, t.lane_id, t.pool_id, p.problem_id, q.statement, q.content_hash, p.seed,
@@ -26,20 +27,9 @@ SCORES = """SELECT s.pool_id, s.path, s.scorer_id, s.value FROM node_scores s
     JOIN pools p ON p.id = s.pool_id JOIN procedures c ON c.id = p.procedure_id AND c.scorer_id = s.scorer_id
     WHERE s.pool_id IN :ids"""
 
-COSTS = """SELECT w.strategy, p.problem_id,
-        (SELECT COUNT(*) FROM nodes n WHERE n.pool_id = p.id) AS nodes,
-        (SELECT COALESCE(SUM(n.completion_tokens), 0) FROM nodes n WHERE n.pool_id = p.id) AS tokens,
-        (SELECT COALESCE(SUM(n.completion_tokens), 0) FROM prunings r
-            JOIN nodes n ON n.pool_id = r.pool_id AND n.path = r.path WHERE r.pool_id = p.id) AS discarded_tokens,
-        COALESCE((SELECT SUM(u.prompt_tokens) FROM tasks k JOIN usage u ON u.task_id = k.id AND u.role = 'scorer'
-            WHERE k.pool_id = p.id), 0) AS scorer_tokens,
-        COALESCE((SELECT SUM(u.prompt_tokens) FROM tasks k JOIN usage u ON u.task_id = k.id AND u.role = 'policy'
-            WHERE k.pool_id = p.id), 0) AS prompt_tokens,
-        g.parameters AS policy_parameters, r.parameters AS scorer_parameters
-    FROM sweep_pools w JOIN pools p ON p.id = w.pool_id JOIN procedures c ON c.id = p.procedure_id
-    JOIN generators g ON g.id = p.generator_id JOIN scorers r ON r.id = c.scorer_id
-    WHERE w.sweep_id = :sweep_id ORDER BY w.strategy, p.problem_id"""
-
+OTHERS = """SELECT p.id, c.params_json, c.scorer_id FROM pools p JOIN procedures c ON c.id = p.procedure_id
+    WHERE p.problem_id = :problem_id AND p.generator_id = :generator_id AND p.seed = :seed
+        AND p.procedure_id IS NOT NULL AND p.id <> :pool_id ORDER BY p.id"""
 
 SEARCHED = """SELECT w.strategy, q.external_id, q.statement, w.pool_id FROM sweep_pools w
     JOIN pools p ON p.id = w.pool_id AND p.procedure_id IS NOT NULL JOIN problems q ON q.id = p.problem_id
@@ -60,10 +50,23 @@ async def tree(tx: Transaction, pool_id: int) -> list[NodeRecord]:
     return [NodeRecord(*row) for row in await tx.rows(VIEW, pool_id=pool_id)]
 
 
-async def owed_searches(tx: Transaction, task_ids: Sequence[int]) -> list[Task]:
-    """Search tasks with all that earlier attempts have recorded, by id."""
+async def owed_searches(
+    tx: Transaction, task_ids: Sequence[int], *, shares_steps: bool = False
+) -> list[Task]:
+    """Search tasks with all that earlier attempts have recorded, by id; and with what other searches offer them."""
     rows = await tx.rows(TASKS, ids=list(task_ids))
-    pools = [row.pool_id for row in rows]
+    nodes, scores = await _trees(tx, [row.pool_id for row in rows])
+    tasks = [
+        replace(SearchTask(*row), nodes=tuple(nodes[row.pool_id]), scores=tuple(scores[row.pool_id]))
+        for row in rows
+    ]
+    return [await _offered(tx, task) for task in tasks] if shares_steps else list(tasks)
+
+
+async def _trees(
+    tx: Transaction, pools: Sequence[int]
+) -> tuple[Mapping[int, list[TreeNode]], Mapping[int, list[NodeScore]]]:
+    """Nodes, and the scores that guided, by search."""
     nodes: defaultdict[int, list[TreeNode]] = defaultdict(list)
     scores: defaultdict[int, list[NodeScore]] = defaultdict(list)
     for chunk in chunks(pools):
@@ -71,19 +74,40 @@ async def owed_searches(tx: Transaction, task_ids: Sequence[int]) -> list[Task]:
             nodes[each.pool_id].append(replace(TreeNode(*each), is_greedy=bool(each.is_greedy)))
         for each in await tx.rows(SCORES, ids=chunk):
             scores[each.pool_id].append(NodeScore(*each))
-    return [
-        replace(SearchTask(*row), nodes=tuple(nodes[row.pool_id]), scores=tuple(scores[row.pool_id]))
-        for row in rows
-    ]
+    return nodes, scores
 
 
-async def search_costs(tx: Transaction, sweep_id: int) -> list[SearchCost]:
-    """What each search of a sweep has consumed: what was thrown away is in it."""
-    return [_cost(row) for row in await tx.rows(COSTS, sweep_id=sweep_id)]
+async def _offered(tx: Transaction, task: SearchTask) -> SearchTask:
+    """The task, with the steps of searches for the same problem that go exactly as far a step."""
+    limits = _limits(task.params)
+    others = [
+        row
+        for row in await tx.rows(
+            OTHERS, problem_id=task.problem_id, generator_id=task.generator_id, seed=task.seed,
+            pool_id=task.pool_id,
+        )
+        if _limits(row.params_json) == limits
+    ]  # fmt: skip
+    guided_alike = {row.id for row in others if row.scorer_id == task.scorer_id}
+    nodes, scores = await _trees(tx, [row.id for row in others])
+    offered: dict[str, TreeNode] = {}
+    values: dict[str, NodeScore] = {}
+    for row in others:
+        sampled = {each.path: each for each in _sampled(nodes[row.id])}
+        offered |= sampled
+        if row.id in guided_alike:
+            values |= {each.path: each for each in scores[row.id] if each.path in sampled}
+    return replace(task, offered_nodes=tuple(offered.values()), offered_scores=tuple(values.values()))
 
 
-def _cost(row: AnyRow) -> SearchCost:
-    strategy, problem_id, *numbers = row
-    # Sums are decimals in PostgreSQL.
-    whole = [None if each is None else int(each) for each in numbers]
-    return SearchCost(strategy, problem_id, *whole)  # type: ignore[arg-type]
+def _sampled(nodes: Sequence[TreeNode]) -> Iterator[TreeNode]:
+    """Nodes without a greedy step on their path: what stands under a greedy one depends on the search."""
+    greedy = {each.path for each in nodes if each.is_greedy}
+    for node in nodes:
+        parts = node.path.split(".")
+        if not greedy.intersection(".".join(parts[:length]) for length in range(1, len(parts) + 1)):
+            yield node
+
+
+def _limits(params: str) -> object:
+    return json.loads(params)["limits"]

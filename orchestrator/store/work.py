@@ -42,6 +42,13 @@ _IN_TURN = """ AND NOT EXISTS (SELECT 1 FROM tasks e WHERE e.pool_id = t.pool_id
             AND e.state < 2 AND e.sample_start < t.sample_start)"""
 """Of the score tasks of a pool one runs at a time: what it finds out holds for equal texts of the next."""
 
+_SEARCH_IN_TURN = """ AND NOT EXISTS (SELECT 1 FROM pools b JOIN pools a ON a.problem_id = b.problem_id
+            AND a.generator_id = b.generator_id AND a.seed = b.seed AND a.procedure_id IS NOT NULL
+            JOIN tasks e ON e.pool_id = a.id AND e.lane_id = t.lane_id AND e.state < 2 AND e.id < t.id
+            JOIN sweep_pools o ON o.sweep_id = :sweep_id AND o.pool_id = e.pool_id
+            WHERE b.id = t.pool_id)"""
+"""Of the searches for a problem that share their steps one runs at a time: what it draws, the next need not."""
+
 _SCORED_AGAIN = f"""SELECT k.id FROM scores s JOIN lanes l ON l.scorer_id = s.scorer_id
     JOIN tasks k ON k.lane_id = l.id AND k.pool_id = s.trajectory_id / {1 << SAMPLES_PER_POOL_BITS}
         AND s.trajectory_id % {1 << SAMPLES_PER_POOL_BITS} >= k.sample_start
@@ -116,11 +123,12 @@ async def end_run(tx: Transaction, run_id: int, outcome: str) -> None:
     await tx.run(sql, outcome=outcome, run_id=run_id)
 
 
-def claim_sql(backend: Backend, kind: str) -> str:
+def claim_sql(backend: Backend, kind: str, *, shares_steps: bool = False) -> str:
     """The statement that leases tasks of a lane."""
+    turns = {"score": _IN_TURN, "search": _SEARCH_IN_TURN if shares_steps else ""}
     return CLAIM.format(
         in_pools=_IN_POOLS,
-        in_turn=_IN_TURN if kind == "score" else "",
+        in_turn=turns.get(kind, ""),
         pending_index=backend.pending_index,
         skip_locked=backend.skip_locked,
     )
@@ -134,18 +142,25 @@ async def lane(tx: Transaction, lane_id: int) -> LaneRecord:
 
 
 async def claim(
-    tx: Transaction, sweep_id: int, lane_id: int, run_id: int, limit: int, now: float | None
+    tx: Transaction,
+    sweep_id: int,
+    lane_id: int,
+    run_id: int,
+    limit: int,
+    now: float | None,
+    *,
+    shares_steps: bool,
 ) -> list[Task]:
     """Lease up to `limit` tasks in order; one that owes nothing is marked done at once and not returned."""
     at = await tx.now() if now is None else now
     await tx.run(EXPIRE, run_id=run_id, silent_since=at - LEASE_S)
     kind = (await lane(tx, lane_id)).kind
-    sql = claim_sql(tx.backend, kind)
+    sql = claim_sql(tx.backend, kind, shares_steps=shares_steps)
     claimed: list[Task] = []
     while len(claimed) < limit:
         wanted = limit - len(claimed)
         leased = await tx.rows(sql, sweep_id=sweep_id, lane_id=lane_id, run_id=run_id, limit=wanted, now=at)
-        found = await owed(tx, kind, [row.id for row in leased], run_id)
+        found = await owed(tx, kind, [row.id for row in leased], run_id, shares_steps=shares_steps)
         settled = [task.task_id for task in found if not task.size]
         await _finish(tx, settled)
         claimed += [task for task in found if task.size]
@@ -167,7 +182,9 @@ async def release(tx: Transaction, run_id: int) -> int:
     return await tx.run("UPDATE tasks SET state = 0 WHERE state = 1 AND run_id = :run_id", run_id=run_id)
 
 
-async def requeue(tx: Transaction, task_id: int, attempt: int, run_id: int) -> Task | None:
+async def requeue(
+    tx: Transaction, task_id: int, attempt: int, run_id: int, *, shares_steps: bool
+) -> Task | None:
     """Lease a running task anew; None if the lease was not current. Owing nothing, it is done: its size is 0."""
     rows = await tx.rows(
         """UPDATE tasks SET attempt = attempt + 1
@@ -177,7 +194,7 @@ async def requeue(tx: Transaction, task_id: int, attempt: int, run_id: int) -> T
     if not rows:
         return None
     kind = (await lane(tx, rows[0].lane_id)).kind
-    (task,) = await owed(tx, kind, [task_id], run_id)
+    (task,) = await owed(tx, kind, [task_id], run_id, shares_steps=shares_steps)
     if not task.size:
         await _finish(tx, [task_id])
     return task

@@ -153,6 +153,35 @@ async def test_the_first_steps_of_two_budgets_are_the_same_draws(world: World) -
     assert len(large) == 8
 
 
+async def test_searches_that_share_their_steps_find_the_same_and_draw_each_once(world: World) -> None:
+    world.write(SEARCHES, problems=3)
+    apart = f"sqlite:///{world.folder.folder / 'apart.db'}"
+    await world.folder.run_here(apart)
+    apart_draws, apart_scorings = sum(world.policy.served.values()), world.scorer.scoring_requests
+    assert world.repeated() > 0  # equal steps are drawn by every search
+    world.policy.served.clear()
+    world.write(SEARCHES, problems=3, sweep_limits={"share_steps": True})
+    plan = ("plan", world.folder.file, "--db", world.folder.database, "--json")
+    planned = json.loads((await ttc(*plan, folder=world.folder.folder)).out)
+    shared = {each["name"]: each["shared_steps"] for each in planned if each["unit"] == "searches"}
+    assert shared == {
+        "beam@4": 0,
+        "look@4": 12,
+        "beam@8": 12,
+        "dvts@8": 24,
+        "rebase@8": 24,
+        "mcts@8": 6,
+        "greedy@1": 0,
+    }
+    ended = await world.folder.run_here()
+    assert ended.report.reason == "complete"
+    assert_same_rows(await rows_of(world.folder.database), await rows_of(apart))
+    first_steps = sum(shared.values())
+    assert apart_draws - sum(world.policy.served.values()) >= first_steps
+    assert world.repeated() < first_steps  # greedy ones, and those that stand under a greedy step
+    assert world.scorer.scoring_requests - apart_scorings < apart_scorings
+
+
 async def test_killed_at_random_points_the_trees_are_those_of_a_calm_run(world: World) -> None:
     world.policy.delay_s = 0.004
     world.write(SEARCHES, problems=6)
