@@ -43,6 +43,11 @@ class StepServer(Loopback):
         self.served: Counter[tuple[str, int, bool, bool]] = Counter()
         """Texts handed out by (prompt, seed, greedily, one step only)."""
         self.requests = 0
+        self.in_flight = 0
+
+    def is_idle(self) -> bool:
+        """Nothing is being answered: what a client that was killed had asked for is done with, too."""
+        return self.in_flight == 0
 
     def app(self) -> web.Application:
         """Routes and handlers."""
@@ -57,7 +62,11 @@ class StepServer(Loopback):
     async def _on_completions(self, request: web.Request) -> web.Response:
         payload = await request.json()
         self.requests += 1
-        await asyncio.sleep(self.delay_s * (1 + digest(payload["seed"]) % 3))
+        self.in_flight += 1
+        try:
+            await asyncio.sleep(self.delay_s * (1 + digest(payload["seed"]) % 3))
+        finally:
+            self.in_flight -= 1
         choices = [self._choice(payload, index) for index in range(payload["n"])]
         tokens = sum(len(choice["text"]) for choice in choices)
         usage = {"prompt_tokens": len(payload["prompt"]), "completion_tokens": tokens}
