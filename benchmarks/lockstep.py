@@ -6,7 +6,7 @@ A round of a search is a few calls at once and then one call of its scorer; the 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -27,9 +27,9 @@ Searches = Sequence[Sequence[Round]]
 
 
 def batched(searches: Searches, at_once: int, slots: int) -> float:
-    """Utilisation if a batch advances together: each round waits for its slowest call of all, then for all scores."""
+    """Utilisation if a batch advances together: each round waits for its last call of all, then for all scores."""
     batches = [searches[start : start + at_once] for start in range(0, len(searches), at_once)]
-    return _busy_s(searches) / (slots * sum(_batch_s(batch) for batch in batches))
+    return _busy_s(searches) / (slots * sum(_batch_s(batch, slots) for batch in batches))
 
 
 def side_by_side(searches: Searches, at_once: int, slots: int) -> float:
@@ -40,12 +40,21 @@ def side_by_side(searches: Searches, at_once: int, slots: int) -> float:
     return _busy_s(searches) / (slots * max(free_at))
 
 
-def _batch_s(batch: Searches) -> float:
+def _batch_s(batch: Searches, slots: int) -> float:
     total_s = 0.0
     for depth in range(max(map(len, batch))):
         rounds = [search[depth] for search in batch if depth < len(search)]
-        total_s += max(max(each.calls_s) for each in rounds) + max(each.scoring_s for each in rounds)
+        calls_s = [call_s for each in rounds for call_s in each.calls_s]
+        total_s += _served_s(calls_s, slots) + max(each.scoring_s for each in rounds)
     return total_s
+
+
+def _served_s(calls_s: Iterable[float], slots: int) -> float:
+    """When the last of calls ends that are sent together and taken up in order, a slot each."""
+    free_at = [0.0] * slots
+    for call_s in calls_s:
+        heapq.heapreplace(free_at, free_at[0] + call_s)
+    return max(free_at)
 
 
 def _busy_s(searches: Searches) -> float:

@@ -26,10 +26,15 @@ from benchmarks.utilisation import CROWDED, MEAN_S, SIGMA
 from benchmarks.watch import COORDINATOR, WORKER, Usage
 
 GROUP = "search"
-BUDGET, EXPANSION = 4, 2
+BUDGET, EXPANSION = 16, 4
 AT_ONCE = IN_FLIGHT // BUDGET
-"""Searches whose first calls fill the slots."""
+"""Searches whose calls of a round fill the slots."""
+BATCH = 64
+"""Searches that advance together in lockstep; `ttc` has as many under way with as many requests in flight as slots."""
 SCORER_MEAN_S = 0.05
+CASES = ((0.5, IN_FLIGHT), (MEAN_S, CROWDED))
+"""Mean seconds of a call, and requests in flight. Of short calls there are so many that two cores, which serve them as
+well, are late with the next ones: there some must wait at the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +58,27 @@ class _SearchRun:
 
 def measure_search(folder: Path, *, is_quick: bool) -> Iterator[Figure]:
     """Utilisation, nodes a second and CPU a node, with as many requests in flight as slots, and with twice as many."""
-    problems = 640 if is_quick else 4096
-    policy = StubSettings(slots=IN_FLIGHT, mean_s=MEAN_S, sigma=SIGMA)
-    scorer = StubSettings(slots=IN_FLIGHT, mean_s=SCORER_MEAN_S, sigma=SIGMA)
-    runs: dict[int, _SearchRun] = {}
-    with StubProcess(policy) as policy_stub, StubProcess(scorer) as scorer_stub:
-        bare = run_floor(policy_stub.url, 1, 4 * problems)
-        for in_flight in (IN_FLIGHT, CROWDED):
+    for mean_s, in_flight in CASES:
+        problems = round((96 if is_quick else 512) * CASES[0][0] / mean_s)
+        policy = StubSettings(slots=IN_FLIGHT, mean_s=mean_s, sigma=SIGMA)
+        scorer = StubSettings(slots=IN_FLIGHT, mean_s=SCORER_MEAN_S, sigma=SIGMA)
+        with StubProcess(policy) as policy_stub, StubProcess(scorer) as scorer_stub:
+            bare = run_floor(policy_stub.url, 1, BUDGET * problems)
             policy_stub.reset()
             place = folder / f"search-{in_flight}"
             write_sweep(place, problems, _spec(policy_stub.url, scorer_stub.url, in_flight))
             usage = run_ttc(place, place / "store.db")
-            runs[in_flight] = _run(place / "store.db", policy_stub.stats(), usage)
-    for in_flight, run in runs.items():
-        yield from _figures(run, f"Ray, {in_flight} in flight", bare.cpu_per_1000)
-    searches = runs[IN_FLIGHT].searches
-    lockstep = batched(searches, AT_ONCE, IN_FLIGHT)
-    yield Figure(GROUP, f"utilisation, {AT_ONCE} searches in lockstep, computed", "", (lockstep,))
+            run = _run(place / "store.db", policy_stub.stats(), usage, mean_s)
+        yield from _figures(run, f"calls of {mean_s:g} s, {in_flight} in flight", bare.cpu_per_1000)
 
 
 def _figures(run: _SearchRun, how: str, bare_ms: float) -> Iterator[Figure]:
     apart, floor_is = side_by_side(run.searches, AT_ONCE, IN_FLIGHT), f"{AT_ONCE} searches at once"
     whole, steady = run.stub["utilisation"], run.stub["steady_utilisation"]
-    yield Figure(GROUP, f"utilisation, {how}", "", (whole,), apart, floor_is, Target(0.95))
-    yield Figure(GROUP, f"utilisation, {how}, middle 80%", "", (steady,), apart, floor_is)
+    yield Figure(GROUP, f"utilisation, {how}", "", (whole,), apart, floor_is)
+    yield Figure(GROUP, f"utilisation, {how}, middle 80%", "", (steady,), apart, floor_is, Target(0.95))
+    lockstep = batched(run.searches, BATCH, IN_FLIGHT)
+    yield Figure(GROUP, f"utilisation, {BATCH} searches in lockstep, computed, {how}", "", (lockstep,))
     ceiling = IN_FLIGHT * run.nodes / run.stub["busy_slot_s"]
     yield Figure(GROUP, f"nodes, {how}", "nodes/s", (run.nodes_per_second,), ceiling, "256 / mean time")
     for role, target in ((COORDINATOR, Target(1.0, is_ceiling=True)), (WORKER, None)):
@@ -84,19 +86,19 @@ def _figures(run: _SearchRun, how: str, bare_ms: float) -> Iterator[Figure]:
         yield Figure(GROUP, f"CPU, {role}, {how}", "ms/node", cpu, bare_ms, "bare client, a call", target)
 
 
-def _run(store: Path, stub: dict[str, Any], usage: Usage) -> _SearchRun:
+def _run(store: Path, stub: dict[str, Any], usage: Usage, mean_s: float) -> _SearchRun:
     with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as db:
         (last_commit,) = db.execute("SELECT MAX(created_at) FROM trajectories").fetchone()
-        searches = tuple(_searches(db))
+        searches = tuple(_searches(db, mean_s))
     nodes = sum(len(each.calls_s) for rounds in searches for each in rounds)
     if nodes != stub["samples"]:
         raise RuntimeError(f"{nodes} nodes are stored, and {stub['samples']} were drawn")
     return _SearchRun(nodes, stub["first_start"], last_commit, stub, usage, searches)
 
 
-def _searches(db: sqlite3.Connection) -> Iterator[tuple[Round, ...]]:
+def _searches(db: sqlite3.Connection, mean_s: float) -> Iterator[tuple[Round, ...]]:
     """The rounds of every search, with the times that its calls took: the stub's, drawn again."""
-    policy, scorer = ServiceTimes(MEAN_S, SIGMA), ServiceTimes(SCORER_MEAN_S, SIGMA)
+    policy, scorer = ServiceTimes(mean_s, SIGMA), ServiceTimes(SCORER_MEAN_S, SIGMA)
     trees: defaultdict[tuple[int, str], dict[str, tuple[str, str, int]]] = defaultdict(dict)
     for pool, statement, path, parent, text, seed in db.execute(
         "SELECT n.pool_id, b.statement, n.path, n.parent_path, n.text, n.seed FROM nodes n"
