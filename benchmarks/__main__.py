@@ -15,6 +15,7 @@ from rich.console import Console
 
 from benchmarks.estimates import measure_estimates
 from benchmarks.memory import measure_memory
+from benchmarks.replicas import measure_replicas
 from benchmarks.report import Figure, as_json, show
 from benchmarks.resume import measure_resume
 from benchmarks.search import measure_search
@@ -30,6 +31,7 @@ def measure(only: set[str], folder: Path, *, is_quick: bool) -> Iterator[Figure]
         "writer": lambda: measure_writer(folder, is_quick=is_quick),
         "throughput": lambda: measure_throughput(folder, is_quick=is_quick),
         "utilisation": lambda: measure_utilisation(folder, is_quick=is_quick),
+        "replicas": lambda: measure_replicas(folder, is_quick=is_quick),
         "search": lambda: measure_search(folder, is_quick=is_quick),
         "memory": lambda: measure_memory(folder, is_quick=is_quick),
         "resume": lambda: measure_resume(folder, is_quick=is_quick),
@@ -46,7 +48,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--only", default="", help="floor,writer,throughput,utilisation,search,memory,resume,estimates"
+        "--only",
+        default="",
+        help="floor,writer,throughput,utilisation,replicas,search,memory,resume,estimates",
     )
     parser.add_argument(
         "--quick", action="store_true", help="smaller and once: minutes instead of a quarter of an hour"

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ class SweepDirectory:
             return count, last or 0.0
 
     def _write(self, url: str, sweep: Sweep) -> None:
-        write_sweep(self.folder, sweep.problems, _spec(url, sweep))
+        write_sweep(self.folder, sweep.problems, spec_of([url], sweep))
 
 
 def write_sweep(folder: Path, problems: int, spec: dict[str, Any]) -> None:
@@ -161,9 +162,10 @@ def _problem(number: int) -> dict[str, str]:
     return {"id": f"bench/{number}", "problem": statement, "answer": answer}
 
 
-def _spec(url: str, sweep: Sweep) -> dict[str, Any]:
+def spec_of(urls: Sequence[str], sweep: Sweep) -> dict[str, Any]:
+    """The sweep file of a sweep that the servers at `urls` draw for."""
     policy = {
-        "endpoints": [url],
+        "endpoints": list(urls),
         "model": MODEL,
         "api": "completions",
         "prompt": TEMPLATE,

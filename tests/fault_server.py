@@ -89,7 +89,7 @@ class FaultServer:
     the others queue. reject_above: 429 while more requests than that are under way. child_seeds: whether child j
     draws with seed + j. refuses: fields answered with a 400 that names them. ignores: fields without effect
     (return_token_ids, logprobs, top_k). max_model_len: in characters of the prompt. choose: fault by prompt,
-    before script and rates.
+    before script and rates. reports_load: say how many requests wait for a slot, as vLLM does.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class FaultServer:
         ignores: Iterable[str] = (),
         huge_bytes: int = 10 << 20,
         keepalive_s: float = 75.0,
+        reports_load: bool = False,
     ) -> None:
         self.model = model
         self.script = list(script)
@@ -127,6 +128,7 @@ class FaultServer:
         self.refuses = frozenset(refuses)
         self.ignores = frozenset(ignores)
         self.huge_bytes = huge_bytes
+        self.reports_load = reports_load
         self.requests = 0
         """POST requests that arrived."""
         self.probes = 0
@@ -142,6 +144,7 @@ class FaultServer:
         self.cancelled = 0
         """Requests whose client went away."""
         self._rng = random.Random(seed)
+        self._slot_count = slots or 1 << 20
         self._slots = asyncio.Semaphore(slots) if slots else None
         self._keepalive_s = keepalive_s
         self._runner: web.AppRunner | None = None
@@ -301,7 +304,14 @@ class FaultServer:
             self._count(payload, prompt, reply)
         if fault in (Fault.SLOW, Fault.DRIP, Fault.RESET):
             return await _send_in_pieces(fault, request, body)
-        return web.Response(body=body, content_type="application/json")
+        return web.Response(body=body, content_type="application/json", headers=self._load_report(request))
+
+    def _load_report(self, request: web.Request) -> dict[str, str]:
+        if not (self.reports_load and request.headers.get("endpoint-load-metrics-format") == "JSON"):
+            return {}
+        waiting = max(0, self.in_flight - 1 - self._slot_count)  # this one has had its slot
+        metrics = {"num_requests_waiting": float(waiting), "kv_cache_usage_perc": 0.5}
+        return {"endpoint-load-metrics": f"JSON {json.dumps({'named_metrics': metrics})}"}
 
     def _count(self, payload: dict[str, Any], prompt: str, reply: dict[str, Any]) -> None:
         for choice in reply["choices"]:

@@ -20,7 +20,8 @@ from workers.limiter import ConcurrencyLimit, RateLimit
 class Want:
     """What a request asks of the gate."""
 
-    affinity: int
+    affinity: int | None
+    """None: any replica will do."""
     tokens: int
     """Estimate of the tokens it may use."""
     avoid: Replica | None = None
@@ -73,6 +74,18 @@ class Admission:
         except asyncio.CancelledError:
             self._forgo(future)
             raise
+
+    def enter_now(self, want: Want) -> Lease | None:
+        """A lease for what would not wait, a copy of a request: only if nobody waits, and not where it is avoided."""
+        if self._is_draining or self._waiting:
+            return None
+        if self._replicas.pick(want.affinity, want.avoid) in (None, want.avoid):
+            return None
+        lease = self._grant(want)
+        if lease is not None and lease.is_probe:
+            self.forgo_probe(lease.replica)
+            return None
+        return lease
 
     def leave(self, lease: Lease) -> None:
         """Give the slot back, to the head of the queue if there is one."""

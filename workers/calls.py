@@ -10,8 +10,9 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -19,6 +20,7 @@ import aiohttp
 import orjson
 
 from workers.admission import Admission, Lease, Want
+from workers.concurrency import first_that
 from workers.endpoints import PROBATION_BASE_S, PROBATION_CAP_S, Replica, Replicas
 from workers.errors import (
     DeadlineExceeded,
@@ -29,6 +31,7 @@ from workers.errors import (
     ServerFault,
     Unreachable,
 )
+from workers.hedging import Hedging
 from workers.http import Reply, exchange, open_session, parse_json, read_api_key
 from workers.limiter import COOLDOWN_S, AdaptiveLimit, ConcurrencyLimit, FixedCeiling, LimitChange, RateLimit
 from workers.rejections import error_inside, failure_of
@@ -68,6 +71,8 @@ class Call:
     affinity: int = 0
     """Requests with the same number prefer the same replica (prefix cache)."""
     token_estimate: int = 0
+    is_repeatable: bool = False
+    """Sent twice it is answered alike: a copy may be sent to another replica."""
     is_at_root: bool = False
     """The path stands beside `/v1`, not below it: vLLM serves `/pooling` and `/tokenize` there."""
 
@@ -126,8 +131,12 @@ class EndpointClient:
         self._limit = _limit(settings, tuning)
         self._rates = RateLimit(settings.requests_per_minute, settings.tokens_per_minute, now=clock())
         self._replicas = Replicas(
-            settings.urls, probation_base_s=tuning.probation_base_s, probation_cap_s=tuning.probation_cap_s
+            settings.urls,
+            probation_base_s=tuning.probation_base_s,
+            probation_cap_s=tuning.probation_cap_s,
+            most_in_flight=settings.replica_concurrency,
         )
+        self._hedging = Hedging(settings.hedge_share)
         self._drained = asyncio.Event()
         self._admission = Admission(self._limit, self._rates, self._replicas, clock)
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
@@ -206,20 +215,56 @@ class EndpointClient:
         log = AttemptLog(self._policy)
         failed_at: Replica | None = None
         self._budget.on_request(self._clock())
+        self._hedging.on_request()
+        copies = 0
         while True:
             is_retry = log.retries > 0
-            want = Want(call.affinity, call.token_estimate, failed_at)
+            want = Want(self._affinity(call), call.token_estimate, failed_at)
             lease = await self._admitted(want, is_retry, api_key)
             started_at = self._clock()
-            result = await self._attempt(lease, call, body, read, api_key, is_retry)
+            send = partial(self._attempt, call=call, body=body, read=read, api_key=api_key, is_retry=is_retry)
+            result, lease, is_copied = await self._first_answer(lease, call, send)
+            copies += is_copied
             latency_s = self._clock() - started_at
             replica = lease.replica.name
             if isinstance(result, Read):
-                return Answer(result.value, None, latency_s, log.retries, log.wasted, replica)
+                return Answer(result.value, None, latency_s, log.retries, log.wasted + copies, replica)
             if not log.may_retry(result, everything_is_down=self._replicas.is_everything_down):
-                return Answer(None, result, latency_s, log.retries, log.wasted, replica)
+                return Answer(None, result, latency_s, log.retries, log.wasted + copies, replica)
             failed_at = lease.replica
             await self._back_off(self._delay_s(log, result))
+
+    def _affinity(self, call: Call) -> int | None:
+        return call.affinity if self.settings.has_affinity else None
+
+    async def _first_answer(
+        self, lease: Lease, call: Call, send: Callable[[Lease], Coroutine[Any, Any, Read[T] | EndpointError]]
+    ) -> tuple[Read[T] | EndpointError, Lease, bool]:
+        """Send, and a copy elsewhere if the answer is late: the first answer, whose it is, and if there was a copy."""
+        patience_s = self._hedging.patience_s() if call.is_repeatable else None
+        if patience_s is None:
+            return await send(lease), lease, False
+        attempts = {asyncio.create_task(send(lease)): lease}
+        try:
+            await asyncio.wait(attempts, timeout=patience_s)
+            first, *_ = attempts
+            copy = None if first.done() else self._lease_of_copy(call, lease)
+            if copy is not None:
+                attempts[asyncio.create_task(send(copy))] = copy
+            winner = await first_that(attempts, lambda result: isinstance(result, Read))
+            return winner.result(), attempts[winner], copy is not None
+        finally:
+            for attempt in attempts:
+                attempt.cancel()
+            await asyncio.gather(*attempts, return_exceptions=True)
+
+    def _lease_of_copy(self, call: Call, lease: Lease) -> Lease | None:
+        if not self._hedging.take():
+            return None
+        copy = self._admission.enter_now(Want(None, call.token_estimate, lease.replica))
+        if copy is None:
+            self._hedging.give_back()
+        return copy
 
     async def _back_off(self, delay_s: float) -> None:
         """Wait before a retry; a client that drains sends no retry, so there is nothing to wait for."""
@@ -254,6 +299,7 @@ class EndpointClient:
     ) -> Read[T] | EndpointError:
         """Send once; give the lease back with what was learnt, whatever happens."""
         result: Read[T] | EndpointError | None = None  # None: cancelled
+        started_at = self._clock()
         try:
             reply = await exchange(
                 self.session,
@@ -264,12 +310,16 @@ class EndpointClient:
                 deadline_s=call.deadline_s,
                 max_bytes=call.max_bytes,
             )
+            if reply.load is not None:
+                self._replicas.on_load(lease.replica, reply.load)
             result = read(self._json_of(reply, call, api_key))
         except EndpointError as error:
             result = error.with_traceback(None)
         finally:
             self._learn(lease, call, result, is_retry)
             self._admission.leave(lease)
+        if isinstance(result, Read):
+            self._hedging.on_success(self._clock() - started_at)
         return result
 
     def _json_of(self, reply: Reply, call: Call, api_key: str | None) -> Any:
@@ -296,6 +346,8 @@ class EndpointClient:
         elif result is not None:
             self.failures[result.kind] += 1
             self._on_error(lease, call, result, now)
+        else:
+            self.failures["aborted"] += 1
 
     def _on_success(self, lease: Lease, now: float, is_retry: bool) -> None:
         if self._replicas.on_success(lease.replica):
@@ -395,7 +447,9 @@ class ClientOfEndpoint:
 
     @property
     def failures(self) -> dict[str, int]:
-        """Failed requests by kind since the start; `bad_logprobs` and `broken_contract` (unsound scores) in samples."""
+        """Failed requests by kind since the start, `aborted` are those given up; `bad_logprobs` and `broken_contract`
+        (unsound scores) are in samples.
+        """
         return dict(self._client.failures)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -19,6 +19,16 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     else:
         return [task.result() for task in tasks]
     raise first
+
+
+async def first_that(work: Iterable[asyncio.Task[T]], is_wanted: Callable[[T], bool]) -> asyncio.Task[T]:
+    """The first task to end with a wanted result; if none does, one that ended last. An error is raised."""
+    running = set(work)
+    while True:
+        done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        found = next((each for each in done if is_wanted(each.result())), None)
+        if found is not None or not running:
+            return found or done.pop()
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

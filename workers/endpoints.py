@@ -2,7 +2,7 @@
 
 Ejection is a circuit breaker a replica: out after consecutive failures, back after a probe, longer and longer
 probations. A request keeps to the replica that has the prefix of its problem in cache, unless that one is
-crowded.
+crowded, or says that requests wait there while others say that none do.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workers.http import public_url
+from workers.load import Load
 
 EJECT_AFTER = 3
 CROWDED = 1.25
 TRIAL_IN_FLIGHT = 8
+UNSEEN = 8
+UNSEEN_SHARE = 4
+"""A report of no queue is good for so many further requests, and for a quarter of those in flight: at one that has
+room all others would come too."""
 PROBATION_BASE_S = 1.0
 PROBATION_CAP_S = 30.0
 _MIX = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: spreads consecutive problem numbers
@@ -42,6 +47,10 @@ class Replica:
     is_probed: bool = False
     is_on_trial: bool = False
     """It answered a probe, but no request yet: some servers list their models while the engine hangs."""
+    load: Load | None = None
+    """Its own last account of its load; None: it gives none."""
+    unseen: int = 0
+    """Requests sent since then."""
 
     @property
     def is_up(self) -> bool:
@@ -52,6 +61,17 @@ class Replica:
     def has_room(self) -> bool:
         """May it be given one more request now."""
         return self.probe_at is None and not (self.is_on_trial and self.in_flight >= TRIAL_IN_FLIGHT)
+
+    @property
+    def waiting(self) -> float:
+        """Requests that wait there by its own account; with nothing of ours in flight the account is too old."""
+        return self.load.waiting if self.load is not None and self.in_flight else 0.0
+
+    @property
+    def is_calm(self) -> bool:
+        """Nothing waits there, as far as is known."""
+        is_fresh = self.load is None or self.unseen <= UNSEEN + self.in_flight // UNSEEN_SHARE
+        return not self.waiting and is_fresh
 
 
 class Replicas:
@@ -64,6 +84,7 @@ class Replicas:
         eject_after: int = EJECT_AFTER,
         probation_base_s: float = PROBATION_BASE_S,
         probation_cap_s: float = PROBATION_CAP_S,
+        most_in_flight: int | None = None,
     ) -> None:
         self.all = tuple(Replica(url.rstrip("/"), public_url(url.rstrip("/"))) for url in urls)
         if not self.all:
@@ -71,35 +92,49 @@ class Replicas:
         self._eject_after = eject_after
         self._probation_base_s = probation_base_s
         self._probation_cap_s = probation_cap_s
+        self._most_in_flight = most_in_flight
 
     @property
     def is_everything_down(self) -> bool:
         """No replica may be given requests."""
         return not any(replica.is_up for replica in self.all)
 
-    def pick(self, affinity: int, avoid: Replica | None = None) -> Replica | None:
-        """Choose a replica, if possible not the one that failed this request; None: none has room."""
-        if len(self.all) == 1:
-            return self.all[0] if self.all[0].has_room else None
-        ready = [replica for replica in self.all if replica.has_room]
+    def pick(self, affinity: int | None, avoid: Replica | None = None) -> Replica | None:
+        """Choose a replica, if possible not the one that failed this request; None: none has room.
+
+        Without affinity the least loaded is chosen.
+        """
+        ready = [replica for replica in self.all if self._has_room(replica)]
         candidates = [replica for replica in ready if replica is not avoid] or ready
-        if not candidates:
-            return None
-        preferred = self.all[((affinity * _MIX) >> 32) % len(self.all)]
-        mean = sum(replica.in_flight for replica in candidates) / len(candidates)
-        if preferred in candidates and preferred.in_flight <= CROWDED * mean + 1:
-            return preferred
-        return min(candidates, key=lambda replica: replica.in_flight)
+        if len(candidates) <= 1:
+            return candidates[0] if candidates else None
+        calm = [replica for replica in candidates if replica.is_calm]
+        if affinity is not None:
+            preferred = self.all[((affinity * _MIX) >> 32) % len(self.all)]
+            mean = sum(replica.in_flight for replica in candidates) / len(candidates)
+            if preferred in (calm or candidates) and preferred.in_flight <= CROWDED * mean + 1:
+                return preferred
+        return min(calm or candidates, key=lambda replica: (replica.waiting, replica.in_flight))
+
+    def _has_room(self, replica: Replica) -> bool:
+        is_full = self._most_in_flight is not None and replica.in_flight >= self._most_in_flight
+        return replica.has_room and not is_full
 
     def begin(self, replica: Replica) -> int:
         """Count a request that is being sent; the epoch to report it with."""
         replica.in_flight += 1
         replica.requests += 1
+        replica.unseen += 1
         return replica.epoch
 
     def end(self, replica: Replica) -> None:
         """Count a request that is over, however it ended."""
         replica.in_flight -= 1
+
+    def on_load(self, replica: Replica, load: Load) -> None:
+        """Believe what a replica says of itself, until its next word."""
+        replica.load = load
+        replica.unseen = 0
 
     def on_success(self, replica: Replica) -> bool:
         """The replica gave an answer; True if that brings it back."""

@@ -140,6 +140,7 @@ class ModelClient(ClientOfEndpoint):
             max_bytes=body_bound(payload, chars),
             affinity=affinity,
             token_estimate=estimate,
+            is_repeatable="seed" in payload,
         )
         answer = await self._client.call(call, read)
         if answer.value is not None and answer.value.bad_logprobs:

@@ -10,7 +10,7 @@ import asyncio
 import io
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,6 +18,7 @@ import aiohttp
 import orjson
 
 from workers.errors import DeadlineExceeded, EndpointError, MalformedReply, Misconfigured, Unreachable
+from workers.load import ASK_HEADER, ASK_VALUE, HEADER, Load, parse_load
 
 CONNECT_TIMEOUT_S = 10.0
 KEEPALIVE_S = 4.0  # below the 5 s of uvicorn and vLLM: whoever closes first must be us, POST is not resent
@@ -34,6 +35,8 @@ class Reply:
     status: int
     retry_after: str | None
     body: bytes
+    load: Load | None = None
+    """What the server says of its load, where it says so."""
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -99,7 +102,8 @@ async def _send(
     try:
         async with session.request(method, url, data=data, headers=headers, allow_redirects=False) as reply:
             read = await _read_bounded(reply, max_bytes)
-            return Reply(reply.status, reply.headers.get("Retry-After"), read)
+            load = parse_load(reply.headers.get(HEADER))
+            return Reply(reply.status, reply.headers.get("Retry-After"), read, load)
     except (aiohttp.ClientError, OSError) as caught:
         failure = _translate(caught, api_key)
     # Raised out here so that it has no context: aiohttp's exceptions hold the request headers, hence the key.
@@ -123,7 +127,7 @@ async def _read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> byt
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", ASK_HEADER: ASK_VALUE}
     if api_key is not None:
         headers["Authorization"] = f"Bearer {api_key}"
     return headers
@@ -142,7 +146,7 @@ def _without_key(reply: Reply, api_key: str | None) -> Reply:
     """Keep a server from handing our key back: some quote it where they refuse it."""
     if api_key is None:
         return reply
-    return Reply(reply.status, reply.retry_after, reply.body.replace(api_key.encode(), b"***"))
+    return replace(reply, body=reply.body.replace(api_key.encode(), b"***"))
 
 
 def parse_json(body: bytes, secret: str | None = None) -> Any:

@@ -68,6 +68,12 @@ class EndpointSettings:
     """Seconds granted to a call on top of its decoding time (queueing, prefill)."""
     max_attempts: int = 6
     """Attempts of one request before it becomes an `ERROR` or `TIMED_OUT` outcome."""
+    replica_concurrency: int | None = None
+    """Ceiling of requests in flight from this worker at any one replica."""
+    has_affinity: bool = True
+    """Requests for one problem prefer one replica."""
+    hedge_share: float = 0.0
+    """Requests that may be sent a second time, to another replica, when they take long; as a share of all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,9 @@ def share_of(endpoint: EndpointSettings, workers: int) -> EndpointSettings:
     return replace(
         endpoint,
         concurrency=max(1, math.ceil(endpoint.concurrency / workers)),
+        replica_concurrency=None
+        if endpoint.replica_concurrency is None
+        else max(1, math.ceil(endpoint.replica_concurrency / workers)),
         requests_per_minute=part(endpoint.requests_per_minute),
         tokens_per_minute=part(endpoint.tokens_per_minute),
     )

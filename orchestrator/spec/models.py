@@ -55,6 +55,13 @@ class EndpointLimits(Section):
     """Seconds granted to a call on top of its decoding time."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
     """Attempts of one request before its samples count as failed."""
+    replica_concurrency: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Requests in flight at any one replica, over all workers."""
+    affinity: Literal["problem", "none"] = "problem"
+    """Whether requests for one problem prefer one replica (which has the beginning in its cache) while it has room."""
+    hedge: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    """Share of the requests that may be sent a second time, to another replica, when they take much longer than the
+    others; the seed makes the copy the same draw, and the later answer is given up."""
 
 
 class ImportedSpec(Section):

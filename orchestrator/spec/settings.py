@@ -65,6 +65,9 @@ def endpoint_settings(name: str, model: ModelSpec | ScorerSpec, urls: Sequence[s
         tokens_per_second_floor=limits.tokens_per_second_floor,
         deadline_base_s=limits.deadline_base_s,
         max_attempts=limits.max_attempts,
+        replica_concurrency=limits.replica_concurrency,
+        has_affinity=limits.affinity == "problem",
+        hedge_share=limits.hedge,
     )
 
 

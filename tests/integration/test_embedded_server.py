@@ -23,6 +23,7 @@ from workers.embedded import engine
 from workers.embedded.blas import limit_threads
 from workers.embedded.catalog import resolve_model
 from workers.embedded.server import create_app
+from workers.load import ASK_HEADER, ASK_VALUE, HEADER, Load, parse_load
 
 CONTEXT = 256
 
@@ -331,6 +332,14 @@ async def test_metrics_count_what_was_done(client: Client) -> None:
     assert await metric(client, "vllm:prompt_tokens_cached_total") == 3
     assert await metric(client, 'vllm:request_success_total{finished_reason="length"') == 5
     assert await metric(client, "vllm:num_requests_running") == 0
+
+
+async def test_a_reply_says_how_long_the_queue_is_to_whoever_asks(client: Client) -> None:
+    body = {"prompt": "abc", "max_tokens": 4}
+    async with client.session.post("/v1/completions", json=body, headers={ASK_HEADER: ASK_VALUE}) as reply:
+        assert parse_load(reply.headers[HEADER]) == Load(0.0, 0.0)
+    async with client.session.post("/v1/completions", json=body) as reply:
+        assert HEADER not in reply.headers
 
 
 async def test_a_closed_connection_frees_its_slots(client: Client) -> None:

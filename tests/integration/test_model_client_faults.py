@@ -406,7 +406,7 @@ async def test_cancelling_frees_the_slot_and_the_server() -> None:
             await asyncio.gather(first, second, return_exceptions=True)
             assert first.cancelled()
             assert second.cancelled()
-            assert (client.in_flight, client.failures) == (0, {})
+            assert (client.in_flight, client.failures) == (0, {"aborted": 1})
             await until(lambda: server.in_flight == 0)
 
 
@@ -486,3 +486,67 @@ async def test_a_server_without_child_seeds_gets_one_request_a_sample() -> None:
         async with client_of(generator, capabilities=Capabilities(child_seeds=False)) as client:
             draws = await draw_pool(client, generator, "1+1", 16)
         assert texts_of(draws) == expected_texts("1+1", 16)
+
+
+async def shares_of(reports_load: bool) -> tuple[int, int]:
+    """Requests that a server of 2 slots and one of 30 get, 32 at a time."""
+    small = FaultServer(latency_s=0.02, slots=2, reports_load=reports_load)
+    large = FaultServer(latency_s=0.02, slots=30, reports_load=reports_load)
+    async with small, large:
+        generator = generator_for([small.url, large.url], adaptive=False, has_affinity=False)
+        async with client_of(generator) as client:
+            draws = await draw_pool(client, generator, "1+1", 1200, chunk=1)
+        assert texts_of(draws) == expected_texts("1+1", 1200)
+        return small.requests, large.requests
+
+
+async def test_requests_go_where_none_are_waiting_by_the_servers_own_account() -> None:
+    small, large = await shares_of(reports_load=True)
+    unaware, _ = await shares_of(reports_load=False)
+    assert small < large / 4
+    assert small < unaware
+
+
+async def test_no_replica_gets_more_at_a_time_than_it_may() -> None:
+    async with FaultServer(latency_s=0.01) as one, FaultServer(latency_s=0.01) as other:
+        generator = generator_for([one.url, other.url], adaptive=False, replica_concurrency=3)
+        async with client_of(generator) as client:
+            draws = await draw_pool(client, generator, "1+1", 120, chunk=1)
+        assert texts_of(draws) == expected_texts("1+1", 120)
+        assert (one.peak_in_flight, other.peak_in_flight) == (3, 3)
+
+
+async def test_a_straggler_is_drawn_again_elsewhere_and_the_first_answer_counts() -> None:
+    hangs: set[str] = set()
+    async with (
+        FaultServer(latency_s=0.01) as sound,
+        FaultServer(latency_s=0.01, choose=lambda prompt: Fault.HANG if prompt in hangs else None) as stuck,
+    ):
+        generator = generator_for([sound.url, stuck.url], deadline_base_s=60.0, hedge_share=0.1)
+        async with client_of(generator) as client:
+            await draw_pool(client, generator, "1+1", 200, chunk=1)
+            hangs.add(prompt_of("2+2"))
+            draws = [
+                await client.draw(generator, "2+2", seed=BASE, count=4, affinity=affinity)
+                for affinity in range(8)  # some of them prefer the replica that hangs
+            ]
+            assert texts_of(draws[:1]) == expected_texts("2+2", 4)
+            assert {texts[0] for texts in map(tuple, (texts_of([draw]) for draw in draws))} == {
+                expected_texts("2+2", 4)[0]
+            }
+            assert {draw.replica for draw in draws} == {sound.url}
+            copies = sum(draw.wasted_requests for draw in draws)
+            assert 0 < copies <= 8
+            assert client.failures == {"aborted": copies}  # those that hung were given up
+            assert client.in_flight == 0
+        assert stuck.cancelled == copies
+
+
+async def test_without_a_share_a_straggler_is_waited_for() -> None:
+    async with FaultServer(latency_s=0.01) as one, FaultServer(latency_s=0.01) as other:
+        generator = generator_for([one.url, other.url])
+        async with client_of(generator) as client:
+            await draw_pool(client, generator, "1+1", 200, chunk=1)
+            one.latency_s = other.latency_s = 0.3
+            await draw_pool(client, generator, "1+1", 8, chunk=1)
+            assert client.failures == {}

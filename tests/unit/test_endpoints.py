@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from workers.endpoints import TRIAL_IN_FLIGHT, Replica, Replicas
+from workers.endpoints import TRIAL_IN_FLIGHT, UNSEEN, Replica, Replicas
+from workers.load import Load
 
 A, B, C = "http://a/v1", "http://b/v1", "http://c/v1"
 
@@ -50,6 +51,56 @@ def test_load_stays_balanced_when_all_work_is_one_problem() -> None:
         replicas.begin(replica)
     assert max(r.in_flight for r in replicas.all) <= 1.25 * 100 + 2
     assert min(r.in_flight for r in replicas.all) >= 80
+
+
+def test_without_affinity_the_least_loaded_is_chosen() -> None:
+    replicas = Replicas([A, B, C])
+    for replica, in_flight in zip(replicas.all, (3, 1, 2), strict=True):
+        replica.in_flight = in_flight
+    assert all(replicas.pick(None) is replicas.all[1] for _ in range(3))
+
+
+def test_what_a_replica_says_of_its_queue_goes_before_what_we_see() -> None:
+    replicas = Replicas([A, B])
+    small, large = replicas.all
+    small.in_flight, large.in_flight = 4, 40
+    replicas.on_load(small, Load(waiting=2.0))
+    replicas.on_load(large, Load(waiting=0.0))
+    assert replicas.pick(None) is large
+    assert {replicas.pick(problem) for problem in range(20)} == {large}
+    replicas.on_load(large, Load(waiting=5.0))
+    assert replicas.pick(None) is small  # both have a queue: the shorter one
+    replicas.on_load(small, Load(waiting=0.0))
+    assert replicas.pick(None) is small
+
+
+def test_an_account_of_no_queue_is_good_for_some_requests_only() -> None:
+    replicas = Replicas([A, B])
+    said, silent = replicas.all
+    replicas.on_load(said, Load(waiting=0.0))
+    silent.in_flight = 30
+    while replicas.pick(None) is said:
+        replicas.begin(said)
+    assert UNSEEN < said.in_flight < 2 * UNSEEN
+    replicas.on_load(said, Load(waiting=0.0))
+    assert replicas.pick(None) is said
+
+
+def test_an_account_from_before_we_left_says_nothing() -> None:
+    replicas = Replicas([A, B])
+    replicas.on_load(replicas.all[0], Load(waiting=9.0))
+    replicas.all[1].in_flight = 1
+    assert replicas.pick(None) is replicas.all[0]
+
+
+def test_a_replica_may_be_full() -> None:
+    replicas = Replicas([A, B], most_in_flight=2)
+    for _ in range(4):
+        replica = replicas.pick(7)
+        assert replica is not None
+        replicas.begin(replica)
+    assert [replica.in_flight for replica in replicas.all] == [2, 2]
+    assert replicas.pick(7) is None
 
 
 def test_a_retry_goes_elsewhere_if_there_is_an_elsewhere() -> None:

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+import orjson
+
 from workers.embedded.batch import Completion, Generation, TokenLogprobs
 from workers.embedded.card import Card
 from workers.embedded.counters import Counters
 from workers.embedded.protocol import Parsed
+from workers.load import ASK_VALUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,12 @@ def models(card: Card, created: int) -> dict[str, Any]:
     """Build the body of /v1/models."""
     entry = {"id": card.name, "object": "model", "created": created, "owned_by": "ttc", "root": card.name}
     return {"object": "list", "data": [{**entry, "parent": None, "max_model_len": card.context}]}
+
+
+def load_report(waiting: int) -> str:
+    """Say how many samples wait for a slot, as vLLM does in a header; there is no KV cache to fill up."""
+    metrics = {"named_metrics": {"num_requests_waiting": float(waiting), "kv_cache_usage_perc": 0.0}}
+    return f"{ASK_VALUE} {orjson.dumps(metrics).decode()}"
 
 
 def metrics(counters: Counters, running: int, waiting: int, model: str) -> str:

@@ -32,6 +32,7 @@ from workers.embedded.protocol import Parsed, RequestError
 from workers.embedded.replies import Heading
 from workers.embedded.reward import Reward, Role
 from workers.embedded.scores import Scoring
+from workers.load import ASK_HEADER, ASK_VALUE, HEADER
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 OPEN_PATHS = frozenset({"/health", "/version", "/metrics"})  # what probes and scrapers read needs no key
@@ -48,7 +49,8 @@ def create_app(
 ) -> web.Application:
     """Make the application around a running engine; `api_key` is the bearer token requests must carry."""
     server = Server(engine)
-    app = web.Application(client_max_size=max_body_bytes, middlewares=[_errors, _authentication(api_key)])
+    middlewares = [_errors, _authentication(api_key), _load_report(engine)]
+    app = web.Application(client_max_size=max_body_bytes, middlewares=middlewares)
     app.add_routes(
         [
             web.post("/v1/completions", server.completions),
@@ -227,3 +229,16 @@ def _authentication(api_key: str | None) -> Middleware:
         raise RequestError("Unauthorized", status=401, kind="AuthenticationError")
 
     return authenticate
+
+
+def _load_report(engine: Engine) -> Middleware:
+    """Make the middleware that says how long the queue is, to whoever asks as vLLM is asked."""
+
+    @web.middleware
+    async def report(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        if request.headers.get(ASK_HEADER) == ASK_VALUE:
+            response.headers[HEADER] = replies.load_report(engine.waiting)
+        return response
+
+    return report
