@@ -18,9 +18,11 @@ from benchmarks.memory import measure_memory
 from benchmarks.replicas import measure_replicas
 from benchmarks.report import Figure, as_json, show
 from benchmarks.resume import measure_resume
+from benchmarks.scaling import measure_scaling
 from benchmarks.search import measure_search
 from benchmarks.throughput import measure_throughput
 from benchmarks.utilisation import measure_utilisation
+from benchmarks.volume import measure_volume
 from benchmarks.writer import measure_writer
 
 
@@ -33,8 +35,10 @@ def measure(only: set[str], folder: Path, *, is_quick: bool) -> Iterator[Figure]
         "utilisation": lambda: measure_utilisation(folder, is_quick=is_quick),
         "replicas": lambda: measure_replicas(folder, is_quick=is_quick),
         "search": lambda: measure_search(folder, is_quick=is_quick),
+        "scaling": lambda: measure_scaling(folder, is_quick=is_quick),
         "memory": lambda: measure_memory(folder, is_quick=is_quick),
         "resume": lambda: measure_resume(folder, is_quick=is_quick),
+        "volume": lambda: measure_volume(folder, is_quick=is_quick),
         "estimates": lambda: measure_estimates(folder, is_quick=is_quick),
     }
     if unknown := only - groups.keys():
@@ -50,7 +54,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         default="",
-        help="floor,writer,throughput,utilisation,replicas,search,memory,resume,estimates",
+        help="floor,writer,throughput,utilisation,replicas,search,scaling,memory,resume,volume,estimates",
     )
     parser.add_argument(
         "--quick", action="store_true", help="smaller and once: minutes instead of a quarter of an hour"

@@ -127,11 +127,12 @@ def write_sweep(folder: Path, problems: int, spec: dict[str, Any]) -> None:
     (folder / "sweep.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
 
 
-def run_ttc(folder: Path, store: Path, *, workers: int = 1, is_local: bool = False) -> Usage:
-    """Run the sweep of a folder to its end; RuntimeError, with what it said, if it fails."""
+def run_ttc(folder: Path, store: Path | str, *, workers: int = 1, is_local: bool = False) -> Usage:
+    """Run the sweep of a folder to its end, into a SQLite file or the store at a URL; RuntimeError if it fails."""
+    database = f"sqlite:///{store}" if isinstance(store, Path) else store
     command = [
         str(Path(sys.executable).with_name("ttc")), "run", str(folder / "sweep.yaml"),
-        "--json", "--no-preview", f"--workers={workers}", "--db", f"sqlite:///{store}",
+        "--json", "--no-preview", f"--workers={workers}", "--db", database,
         *(["--local"] if is_local else []),
     ]  # fmt: skip
     with (folder / "run.log").open("wb") as output:

@@ -188,6 +188,18 @@ class Postgres:
         # Backends notice the death of their postmaster; a new one may not start before they are gone.
         await until(lambda: not any(map(_is_running, [postmaster, *children])), "the old server was gone")
 
+    async def pause(self, seconds: float) -> None:
+        """SIGSTOP for the postmaster and all its children, for so long: connections stay, and nothing answers."""
+        postmaster = psutil.Process(self._server.get_pid())
+        stopped = [postmaster, *postmaster.children(recursive=True)]
+        for each in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.suspend()
+        await asyncio.sleep(seconds)
+        for each in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.resume()
+
     async def start(self) -> None:
         """Start again, with recovery."""
         # A dead postmaster that nobody has reaped yet would be taken for a living one.

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.draws import FEWEST_STEPS, MOST_STEPS, ServiceTimes, gold, hash_of, mixed
 from benchmarks.lockstep import Round, batched, side_by_side
+from benchmarks.model import Cluster, Costs, bound, simulate
 from benchmarks.slots import Slots, lockstep_utilisation
 from benchmarks.stub import StubSettings, serve
 from benchmarks.watch import COORDINATOR, WORKER, Usage
@@ -219,3 +220,34 @@ async def test_pages_besides_completions() -> None:
         assert "vllm:num_requests_running 0" in await (await session.get(f"{root}/metrics")).text()
         assert (await session.get(f"{root}/nothing")).status == 404
         assert (await session.post(f"{url}/completions", data=b"{")).status == 400
+
+
+FREE = Costs(worker_s=0.0, coordinator_s=0.0)
+
+
+def test_slots_that_nobody_keeps_waiting_are_always_busy() -> None:
+    outcome = simulate(Cluster(3, 8, 1.0, 0.6, workers=2), FREE, calls=5000)
+    assert outcome.utilisation == pytest.approx(1.0)
+    assert outcome.bottleneck == "replicas"
+
+
+@pytest.mark.parametrize(
+    ("costs", "who"), [(Costs(0.001, 0.01), "coordinator"), (Costs(0.02, 0.001), "workers")]
+)
+def test_the_slowest_stage_sets_the_rate_of_all(costs: Costs, who: str) -> None:
+    cluster = Cluster(10, 20, 1.0, 0.6, workers=1)
+    outcome = simulate(cluster, costs, calls=20_000)
+    assert outcome.utilisation == pytest.approx(bound(cluster, costs), rel=0.02)
+    assert outcome.bottleneck == who
+
+
+def test_without_a_queue_a_slot_idles_while_its_reply_is_dealt_with() -> None:
+    # One slot, one call at a time: a second of service, then a quarter until the next call is there.
+    outcome = simulate(Cluster(1, 1, 1.0, 0.0, workers=1, queue=1.0), Costs(0.25, 0.0), calls=1000)
+    assert outcome.utilisation == pytest.approx(1 / 1.25, rel=0.01)
+
+
+def test_a_worker_is_never_far_ahead_of_its_coordinator() -> None:
+    slow = simulate(Cluster(1, 500, 1.0, 0.0, workers=1), Costs(0.0001, 0.01), calls=3000)
+    assert slow.worker < 0.02  # it waits for the coordinator, and does not pile up
+    assert slow.coordinator == pytest.approx(1.0, abs=0.05)
