@@ -38,6 +38,12 @@ class TravellingFile:
 
     source: Path
     target: PurePosixPath
+    """As the sweep file names it: every folder that leads there is made."""
+
+    @property
+    def shown(self) -> str:
+        """Where it lies, without detours."""
+        return os.path.normpath(self.target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +77,12 @@ def package_of(spec: SweepSpec, path: Path, *, max_bytes: int = MAX_BYTES) -> Pa
 
     Raises `UsageError` for a file that is missing, and for more than `max_bytes`.
     """
-    problems = _relative(spec.problems.path)
-    place = _SWEEP_FOLDER.joinpath(*[_UP] * _steps_up(problems))
+    named = spec.problems.path
+    problems = named if named is not None and is_sent(named) else None
+    place = _SWEEP_FOLDER.joinpath(*[_UP] * _steps_up(problems or ""))
     found = [_script(), TravellingFile(path, place / path.name)]
     if problems is not None:
-        found.append(TravellingFile(path.parent / problems, _normal(place / problems)))
+        found.append(TravellingFile(path.parent / problems, place / problems))
     found += _modules(spec)
     package = Package(tuple(found), place / path.name)
     _check(package, max_bytes)
@@ -84,23 +91,16 @@ def package_of(spec: SweepSpec, path: Path, *, max_bytes: int = MAX_BYTES) -> Pa
 
 def is_sent(path: str | None) -> bool:
     """Does a file that a sweep names travel with it?"""
-    return _relative(path) is not None
+    return path is not None and not os.path.isabs(path)
 
 
 def _script() -> TravellingFile:
     return TravellingFile(Path(str(files("orchestrator.execution") / SCRIPT)), PurePosixPath(SCRIPT))
 
 
-def _relative(path: str | None) -> PurePosixPath | None:
-    return None if path is None or os.path.isabs(path) else PurePosixPath(os.path.normpath(path))
-
-
-def _steps_up(path: PurePosixPath | None) -> int:
-    return 0 if path is None else path.parts.count("..")  # it is normal: all of them are at its beginning
-
-
-def _normal(path: PurePosixPath) -> PurePosixPath:
-    return PurePosixPath(os.path.normpath(path))
+def _steps_up(path: str) -> int:
+    """How far above its beginning a relative path leads."""
+    return PurePosixPath(os.path.normpath(path)).parts.count("..")
 
 
 def _modules(spec: SweepSpec) -> Iterator[TravellingFile]:
