@@ -11,18 +11,24 @@ import json
 import os
 import shlex
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from orchestrator.execution.job_package import package_of
+from orchestrator.spec.file import load_sweep
 from orchestrator.store import Store
 from tests.chaos.processes import RayNode, Traces, free_port
 from tests.fault_server import FaultServer
+from tests.reward_server import RewardServer
+from tests.step_server import StepServer
 from tests.sweep_world import NAME, ROOT, TTC, Command, Said, SweepFolder, assert_same_rows, rows_of, ttc
 
 pytest.importorskip("ray.dashboard.optional_deps", reason="the job API needs ray[default]")
@@ -80,8 +86,9 @@ def sweep(tmp_path: Path) -> SweepFolder:
     return SweepFolder(tmp_path / "sweeps")
 
 
-def write(sweep: SweepFolder, url: str) -> None:
-    sweep.write(url, problems=PROBLEMS, samples=SAMPLES, limits={"concurrency": 2}, samples_per_request=2)
+def write(sweep: SweepFolder, url: str, **sections: Any) -> None:
+    limits = {"concurrency": 2}
+    sweep.write(url, problems=PROBLEMS, samples=SAMPLES, limits=limits, samples_per_request=2, **sections)
     data = sweep.folder.parent / "data"
     data.mkdir()
     (sweep.folder / "problems.jsonl").rename(data / "problems.jsonl")
@@ -100,6 +107,7 @@ async def test_a_sweep_is_left_alone_watched_stopped_and_gone_on_with(
         assert cancelled.code == 0, cancelled.err
         assert watched.code == 130, watched.err
         assert f"{first} was stopped" in watched.err
+        assert "Accuracy" not in watched.out  # whoever is told to stop has no time for results
         outcomes, samples = await how_it_stands(cluster)
         assert outcomes == ["interrupted"]
         assert 0 < samples < PROBLEMS * SAMPLES
@@ -122,6 +130,56 @@ async def test_a_sweep_is_left_alone_watched_stopped_and_gone_on_with(
     assert f"{NAME}: complete" in said["log"]
     assert VARIABLE in said["log"]
     assert cluster.database not in said["log"]
+
+
+async def test_what_travels_is_all_that_a_sweep_needs(
+    sweep: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Problems beside the sweep's folder, and a strategy of one's own: run from the package, as Ray unpacks it."""
+    library, there = tmp_path / "library", tmp_path / "there"
+    library.mkdir()
+    (library / "travelling.py").write_text(
+        "from workers.strategies import Candidate, NodeEnd\n\n\n"
+        "async def first_step(search):\n"
+        "    children = await search.sample(search.root, search.budget)\n"
+        "    scores = await search.score(children)\n"
+        "    return [Candidate(*each) for each in zip(children, scores) if each[0].end is NodeEnd.FINISHED]\n"
+    )
+    monkeypatch.syspath_prepend(str(library))
+    async with StepServer() as policy, RewardServer() as scorer:
+        prm = {
+            "kind": "prm",
+            "format": "qwen",
+            "model": "scorer",
+            "endpoints": scorer.url,
+            "label_type": "soft",
+        }
+        own = {"name": "own", "kind": "custom", "function": "travelling:first_step", "budgets": [8]}
+        write(sweep, policy.url, searches=[own], more={"scorers": {"prm": prm}})
+        package = package_of(load_sweep(sweep.file), sweep.file)
+        package.write(there)
+        database = f"sqlite:///{tmp_path / 'there.db'}"
+        command = [
+            "sh",
+            "job.sh",
+            sys.executable,
+            "",
+            "",
+            "run",
+            str(package.sweep),
+            "--local",
+            "--db",
+            database,
+        ]
+        job = await asyncio.create_subprocess_exec(
+            *command, cwd=there, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": f"{there}:{ROOT}"},
+        )  # fmt: skip
+        (said, _), _ = await asyncio.gather(job.communicate(), sweep.run_here())
+        assert job.returncode == 0, said.decode()
+    found = await rows_of(database)
+    assert found["nodes"]
+    assert_same_rows(found, await rows_of(sweep.database))
 
 
 async def hand_over_and_die(cluster: Cluster, file: Path, *, elsewhere: Path) -> str:
