@@ -305,6 +305,7 @@ def cancel(
         str | None,
         typer.Option(help="Dashboard of a cluster, say http://HEAD:8265: stops the jobs of the sweep there."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Ask a running sweep to stop in order; `ttc resume` goes on with it."""
     from orchestrator.commands import cancel_sweep
@@ -312,9 +313,9 @@ def cancel(
     if address is not None:
         from orchestrator.jobs import cancel_jobs
 
-        cancel_jobs(name, address)
+        cancel_jobs(name, address, is_json=as_json)
         return
-    _await(cancel_sweep(name, _database(db)))
+    _await(cancel_sweep(name, _database(db), is_json=as_json))
 
 
 @app.command()

@@ -36,7 +36,7 @@ _BY_EXIT_CODE = {
 }
 
 
-def cancel_jobs(name: str, address: str) -> None:
+def cancel_jobs(name: str, address: str, *, is_json: bool) -> None:
     """`ttc cancel --address`: SIGTERM for every job of the sweep that has not ended."""
     jobs = RayJobs(address)
     running = [job for job in _jobs_of(name, jobs) if not job.is_over]
@@ -47,6 +47,10 @@ def cancel_jobs(name: str, address: str) -> None:
         )
     for job in running:
         jobs.stop(job.id)
+    if is_json:
+        show_json({"sweep": name, "is_asked_to_stop": True, "jobs": [job.id for job in running]})
+        return
+    for job in running:
         show_line(f"{job.id}: asked to stop; `ttc resume {name} --address {address}` goes on with it")
 
 

@@ -153,7 +153,7 @@ def _submit(name: str, work: _Work, words: JobWords, *, is_json: bool) -> None:
         work.package.write(Path(folder))
         job_id = RayJobs(words.address).submit(name, command, Path(folder))
     if is_json:
-        show_json({"sweep": name, "job": job_id, "files": [each.shown for each in sent], "bytes": size_bytes})
+        show_json({"id": job_id, "sweep": name, "files": [each.shown for each in sent], "bytes": size_bytes})
         return
     show_line(f"{name}: submitted as {job_id} ({len(sent)} files, {size_bytes / 1000:,.0f} kB)")
     note(

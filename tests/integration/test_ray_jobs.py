@@ -122,7 +122,7 @@ async def test_a_sweep_is_left_alone_watched_stopped_and_gone_on_with(
     assert_same_rows(await rows_of(cluster.database), await rows_of(sweep.database))
 
     status, logs = await asyncio.gather(ttc("status", "--json"), ttc("logs", NAME, "--json"))
-    second = json.loads(resumed.out)["job"]
+    second = json.loads(resumed.out)["id"]
     jobs = [(job["id"], job["sweep"], job["state"]) for job in json.loads(status.out)]
     assert jobs == [(second, NAME, "succeeded"), (first, NAME, "stopped")]
     said = json.loads(logs.out)
@@ -196,7 +196,7 @@ async def hand_over_and_die(cluster: Cluster, file: Path, *, elsewhere: Path) ->
     await caller.wait()
     sent = json.loads(said.removesuffix("submitted\n"))
     assert sent["files"] == ["job.sh", "sweep/up/sweep.yaml", "sweep/data/problems.jsonl"]
-    return str(sent["job"])
+    return str(sent["id"])
 
 
 async def watch_a_while(cluster: Cluster, job: str, *, elsewhere: Path) -> None:
