@@ -44,7 +44,7 @@ class PersonView:
 
     def job(self, job: Job) -> None:
         """Write a line."""
-        self._write(f"{job.id}: {job.state}")
+        self._write(f"{job.id}: {_state(job)}")
 
     def line(self, text: str) -> None:
         """Write a line, or redraw the bar."""
@@ -94,6 +94,11 @@ def as_plain(job: Job) -> dict[str, Any]:
     return plain
 
 
+def _state(job: Job) -> str:
+    """What Ray says, and the exit code where it says more: a run that was cancelled has failed in Ray's eyes."""
+    return f"{job.state} ({job.exit_code})" if job.exit_code else str(job.state)
+
+
 def jobs_table(jobs: Sequence[Job]) -> Table:
     """Jobs, a line each."""
     table = Table(box=None, header_style="bold")
@@ -102,5 +107,5 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
     for job in jobs:
         started = datetime.fromtimestamp(job.started_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
         ran = "-" if job.ended_s is None else duration(job.ended_s - job.started_s)
-        table.add_row(Text(job.sweep), Text(job.id), str(job.state), started, ran)
+        table.add_row(Text(job.sweep), Text(job.id), _state(job), started, ran)
     return table
