@@ -137,7 +137,7 @@ def _check(package: Package, max_bytes: int) -> None:
     for each in package.files:
         if not each.source.is_file():
             raise UsageError.of(
-                "does not exist, so it cannot travel with the sweep", file=str(each.source),
+                "is no file, so it cannot travel with the sweep", file=str(each.source),
                 remedy="correct the path in the sweep file; it is relative to that file",
             )  # fmt: skip
     if package.size_bytes > max_bytes:

@@ -82,6 +82,8 @@ class RayJobs:
         """Connect; raises `RayUnavailable` at once where nothing answers or the token is refused."""
         self._address = job_address(address)
         knock(self._address, _START_REMEDY)
+        for handler in logging.getLogger("ray").handlers:
+            handler.setLevel(logging.ERROR)  # what is uploaded is said by whoever asked for it
         with self._told(), _only_address(self._address):
             self._client = _Client(self._address)
 
@@ -176,8 +178,6 @@ def _only_address(address: str) -> Iterator[None]:
     """Ray's client lets the environment override its argument; what the user typed should hold."""
     before = os.environ.get(API_VARIABLE)
     os.environ[API_VARIABLE] = address
-    for handler in logging.getLogger("ray").handlers:
-        handler.setLevel(logging.ERROR)  # what it uploads is said by whoever asked for it
     try:
         yield
     finally:

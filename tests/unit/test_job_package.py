@@ -120,5 +120,5 @@ def test_too_much_is_refused_with_the_largest_file_and_a_way_out(tmp_path: Path)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"nowhere\.jsonl: does not exist"):
+    with pytest.raises(UsageError, match=r"nowhere\.jsonl: is no file"):
         packed(write(tmp_path, {"path": "nowhere.jsonl"}))
