@@ -86,9 +86,9 @@ def sweep(tmp_path: Path) -> SweepFolder:
     return SweepFolder(tmp_path / "sweeps")
 
 
-def write(sweep: SweepFolder, url: str, **sections: Any) -> None:
+def write(sweep: SweepFolder, url: str, *, samples: int = SAMPLES, **sections: Any) -> None:
     limits = {"concurrency": 2}
-    sweep.write(url, problems=PROBLEMS, samples=SAMPLES, limits=limits, samples_per_request=2, **sections)
+    sweep.write(url, problems=PROBLEMS, samples=samples, limits=limits, samples_per_request=2, **sections)
     data = sweep.folder.parent / "data"
     data.mkdir()
     (sweep.folder / "problems.jsonl").rename(data / "problems.jsonl")
@@ -155,7 +155,7 @@ async def test_what_travels_is_all_that_a_sweep_needs(
             "label_type": "soft",
         }
         own = {"name": "own", "kind": "custom", "function": "travelling:first_step", "budgets": [8]}
-        write(sweep, policy.url, searches=[own], more={"scorers": {"prm": prm}})
+        write(sweep, policy.url, samples=4, searches=[own], more={"scorers": {"prm": prm}})
         package = package_of(load_sweep(sweep.file), sweep.file)
         package.write(there)
         database = f"sqlite:///{tmp_path / 'there.db'}"
