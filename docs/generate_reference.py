@@ -142,6 +142,19 @@ def _environment() -> Iterator[str]:
             ("`HF_ENDPOINT`", "Another host that serves the problem sets of the Hub."),
             ("`HF_HUB_OFFLINE`", "`1`: never download; what is in the cache is used."),
             (f"`{cli.TRACEBACK_VARIABLE}`", "`1`: show the traceback of an internal error."),
+            (
+                f"`{cli.STOP_WINDOW_VARIABLE}`",
+                "Seconds between SIGTERM and SIGKILL where ttc runs, if that is little; jobs have it set.",
+            ),
+            (
+                f"`{cli.API_VARIABLE}`",
+                "Dashboard of a cluster, where `ttc submit`, `watch` and `logs` are given none.",
+            ),
+            (f"`{cli.PYTHON_VARIABLE}`", "Interpreter on the head that jobs run with, here or on the head."),
+            (
+                "`RAY_AUTH_MODE`, `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH`",
+                "How Ray is shown the token of a cluster.",
+            ),
             ("the names under `api_key_env`", "Keys of model servers, read by the workers when they start."),
         ],
     )

@@ -13,16 +13,23 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from orchestrator.errors import Interrupted, TtcError, mask_secrets
+from orchestrator.environment import (
+    API_VARIABLE,
+    DATABASE_VARIABLE,
+    PYTHON_VARIABLE,
+    STOP_WINDOW_VARIABLE,
+    TRACEBACK_VARIABLE,
+)
+from orchestrator.errors import Interrupted, TtcError, UsageError, mask_secrets
+
+if TYPE_CHECKING:
+    from orchestrator.submission import JobWords
 
 Result = TypeVar("Result")
-
-DATABASE_VARIABLE = "TTC_DATABASE_URL"
-TRACEBACK_VARIABLE = "TTC_TRACEBACK"
 
 app = typer.Typer(
     name="ttc",
@@ -50,6 +57,23 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers; els
 Address = Annotated[
     str | None, typer.Option(help="Address of a running Ray cluster; else a local Ray is started.")
 ]
+JobApi = Annotated[
+    str | None,
+    typer.Option("--address", help=f"Dashboard of the cluster, say http://HEAD:8265; else ${API_VARIABLE}."),
+]
+DatabaseVariable = Annotated[
+    str | None,
+    typer.Option(
+        "--db-env",
+        help="Variable on the head of the cluster that holds the database URL; keeps passwords there.",
+    ),
+]
+Python = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Interpreter on the head that has ttc; else ${PYTHON_VARIABLE}, else one is looked for there."
+    ),
+]
 Preview = Annotated[bool, typer.Option(help="Wait for the first completion, and show it, before going on.")]
 
 
@@ -68,9 +92,48 @@ def run(
     from orchestrator.sweep import RunOptions
 
     options = RunOptions(
-        workers=workers, is_local=local, ray_address=address, is_previewed=preview, is_json=as_json
-    )
+        workers=workers, is_local=local, ray_address=_ray_address(address), is_previewed=preview, is_json=as_json,
+        stop_window_s=_stop_window_s(),
+    )  # fmt: skip
     _await(run_file(sweep, _chosen_database(db), options))
+
+
+@app.command()
+def submit(
+    sweep: SweepFile,
+    address: JobApi = None,
+    db: Database = None,
+    db_env: DatabaseVariable = None,
+    python: Python = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a sweep as a job of a Ray cluster, which goes on without this machine; submitted again, it resumes."""
+    from orchestrator.submission import submit_file
+
+    submit_file(sweep, _job_words(address, db, db_env, python, workers), is_json=as_json)
+
+
+@app.command()
+def watch(name: SweepName, address: JobApi = None, as_json: AsJson = False) -> None:
+    """Follow the latest job of a sweep, from any machine; Ctrl-C ends the watching, not the job.
+
+    Ends as the job ends, with its exit code.
+    """
+    from orchestrator.jobs import watch as watch_job
+
+    try:
+        _await(watch_job(name, _job_api(address), is_json=as_json))
+    except KeyboardInterrupt:
+        raise Interrupted("no longer watched; the job goes on") from None
+
+
+@app.command()
+def logs(name: SweepName, address: JobApi = None, as_json: AsJson = False) -> None:
+    """Print all that the latest job of a sweep has written."""
+    from orchestrator.jobs import show_log
+
+    show_log(name, _job_api(address), is_json=as_json)
 
 
 @app.command()
@@ -79,16 +142,31 @@ def resume(
     db: Database = None,
     local: IsLocal = False,
     workers: Workers = None,
-    address: Address = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a running Ray cluster; http://HEAD:8265 submits a job; else a local Ray is started."
+        ),
+    ] = None,
+    db_env: DatabaseVariable = None,
+    python: Python = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a sweep by its name, from what the database knows of it; needs no file."""
     from orchestrator.commands import resume_sweep
     from orchestrator.sweep import RunOptions
 
+    if _is_job_api(address):
+        from orchestrator.submission import submit_resume
+
+        submit_resume(name, _job_words(address, db, db_env, python, workers), is_json=as_json)
+        return
+    if db_env or python:
+        raise UsageError("--db-env and --python are for jobs", remedy="add --address http://HEAD:8265")
     options = RunOptions(
-        workers=workers, is_local=local, ray_address=address, is_previewed=False, is_json=as_json
-    )
+        workers=workers, is_local=local, ray_address=address, is_previewed=False, is_json=as_json,
+        stop_window_s=_stop_window_s(),
+    )  # fmt: skip
     _await(resume_sweep(name, _database(db), options))
 
 
@@ -104,11 +182,22 @@ def plan(sweep: SweepFile, db: Database = None, as_json: AsJson = False) -> None
 def status(
     name: Annotated[str | None, typer.Argument(help="Name of a sweep; without it, all of them.")] = None,
     db: Database = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Dashboard of a cluster, say http://HEAD:8265: shows its jobs, without the database."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how far sweeps are."""
     from orchestrator.commands import show_status
 
+    if address is not None:
+        from orchestrator.jobs import show_jobs
+
+        show_jobs(name, address, is_json=as_json)
+        return
     _await(show_status(name, _database(db), is_json=as_json))
 
 
@@ -209,11 +298,24 @@ def tree(
 
 
 @app.command()
-def cancel(name: SweepName, db: Database = None) -> None:
+def cancel(
+    name: SweepName,
+    db: Database = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Dashboard of a cluster, say http://HEAD:8265: stops the jobs of the sweep there."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Ask a running sweep to stop in order; `ttc resume` goes on with it."""
     from orchestrator.commands import cancel_sweep
 
-    _await(cancel_sweep(name, _database(db)))
+    if address is not None:
+        from orchestrator.jobs import cancel_jobs
+
+        cancel_jobs(name, address, is_json=as_json)
+        return
+    _await(cancel_sweep(name, _database(db), is_json=as_json))
 
 
 @app.command()
@@ -244,10 +346,11 @@ def score(
     options = RunOptions(
         workers=workers,
         is_local=local,
-        ray_address=address,
+        ray_address=_ray_address(address),
         is_previewed=False,
         is_json=as_json,
         only_scores=True,
+        stop_window_s=_stop_window_s(),
     )
     _await(score_sweep(name, _database(db), scorers, options))
 
@@ -447,6 +550,50 @@ def _as_url(option: str | None) -> str | None:
     if option is None or "://" in option:
         return option
     return f"sqlite:///{Path(option).resolve()}"
+
+
+def _is_job_api(address: str | None) -> bool:
+    return address is not None and address.startswith(("http://", "https://"))
+
+
+def _ray_address(address: str | None) -> str | None:
+    if _is_job_api(address):
+        raise UsageError.of(
+            "is the address of a dashboard, which takes jobs", field="--address", value=address,
+            remedy="`ttc submit` sends one; to run the coordinator here, name the cluster itself, say HEAD:6379",
+        )  # fmt: skip
+    return address
+
+
+def _job_api(address: str | None) -> str:
+    chosen = address or os.environ.get(API_VARIABLE)
+    if not chosen:
+        raise UsageError.of(
+            "is missing: which cluster?", field="--address",
+            remedy=f"name its dashboard, say http://HEAD:8265, here or in {API_VARIABLE}",
+        )  # fmt: skip
+    return chosen
+
+
+def _job_words(
+    address: str | None, db: str | None, db_env: str | None, python: str | None, workers: int | None
+) -> JobWords:
+    from orchestrator.submission import JobWords
+
+    return JobWords(_job_api(address), db, db_env, python or os.environ.get(PYTHON_VARIABLE), workers)
+
+
+def _stop_window_s() -> float | None:
+    """What whoever started this process leaves between SIGTERM and SIGKILL, if it says so."""
+    text = os.environ.get(STOP_WINDOW_VARIABLE)
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError.of(
+            "is no number of seconds", field=STOP_WINDOW_VARIABLE, value=repr(text), remedy="write 30"
+        ) from None
 
 
 def _print_json(value: Any) -> None:

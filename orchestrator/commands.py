@@ -276,14 +276,17 @@ async def show_tree(
         show(tree_view(f"{strategy}: {statement}", nodes, shows_all=shows_all))
 
 
-async def cancel_sweep(name: str, url: str) -> None:
+async def cancel_sweep(name: str, url: str, *, is_json: bool) -> None:
     """`ttc cancel`: the running coordinator sees it within seconds."""
     async with await Store.open(url, create=False) as store:
         found = await store.find_sweep(name)
         if found is None:
             raise unknown_sweep(name)
         await store.request_cancel(found.id)
-    show_line(f"{name}: asked to stop; `ttc resume {name}` goes on with it")
+    if is_json:
+        show_json({"sweep": name, "is_asked_to_stop": True})
+    else:
+        show_line(f"{name}: asked to stop; `ttc resume {name}` goes on with it")
 
 
 async def run_query(query: str, url: str, output: str, limit: int, timeout_s: float) -> None:

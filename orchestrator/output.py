@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +18,10 @@ from orchestrator.analysis import results, results_tables
 from orchestrator.analysis.conclusion import Conclusions
 from orchestrator.analysis.forecast import Forecast
 from orchestrator.analysis.search_costs import Axis
+from orchestrator.console import note as note
+from orchestrator.console import show as show
+from orchestrator.console import show_json as show_json
+from orchestrator.console import show_line as show_line
 from orchestrator.execution.progress import duration, printable
 from orchestrator.problems.integrity import ScrambleCheck
 from orchestrator.store import LEASE_S, Progress, Scoring
@@ -217,24 +220,3 @@ def _cell(value: Any) -> str:
         (f"{value:.6g}" if abs(value) < EXACT else f"{value:.3f}") if isinstance(value, float) else str(value)
     )
     return printable(text)
-
-
-def note(message: str) -> None:
-    """Say something beside the output."""
-    sys.stderr.write(message + "\n")
-
-
-def show(what: Any) -> None:
-    """Print for people."""
-    Console().print(what)
-
-
-def show_line(text: str) -> None:
-    """Print one line, however long."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def show_json(value: Any) -> None:
-    """Print for machines."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")

@@ -15,7 +15,7 @@ import os
 import platform
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from importlib.metadata import version
 from orchestrator.analysis.conclusion import Conclusions, conclude
 from orchestrator.analysis.grading_service import GradingService
 from orchestrator.execution import planner
-from orchestrator.execution.coordinator import CAP_REACHED, Coordinator, RunContext
+from orchestrator.execution.coordinator import CAP_REACHED, GRACE_S, INTERRUPTED, Coordinator, RunContext
 from orchestrator.execution.endpoints import ServedModels, serve_models
 from orchestrator.execution.growth import Growth
 from orchestrator.execution.pool import LocalPool, WorkerPool
@@ -38,6 +38,8 @@ from workers.grading import GraderPool
 from workers.worker import WorkerSettings
 
 NOTHING_TO_DO = "nothing to do"
+SETTLING_S = 2.0
+"""What a run needs to leave in order once no request is in flight: stop its workers, give back its leases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,15 @@ class RunOptions:
     is_json: bool = False
     only_scores: bool = False
     """Score what is stored, and draw nothing."""
+    stop_window_s: float | None = None
+    """Seconds between SIGTERM and SIGKILL, where whoever runs it has that little patience (Ray, Slurm, Kubernetes)."""
+
+    @property
+    def grace_s(self) -> float:
+        """How long requests in flight may finish after a signal."""
+        if self.stop_window_s is None:
+            return GRACE_S
+        return min(GRACE_S, max(0.0, self.stop_window_s - SETTLING_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +86,7 @@ class RunReport:
     """What has become of the samples that each scorer was to score."""
     elapsed_s: float
     conclusions: Conclusions | None
-    """None where there was nothing to do: the results are those of the last run."""
+    """None where there was nothing to do (the results are those of the last run), or no time."""
 
 
 async def run_sweep(
@@ -105,9 +116,11 @@ async def run_sweep(
                 await _add_tasks(store, registered, served)
                 run = _Run(spec, registered, store, options, reporter)
                 tally, reason = await run.draw(lanes, served, grading, growth, life.run_id)
-        conclusions = await conclude(
-            spec, registered, store, grading, partial(reporter.advance, "problems estimated")
-        )
+        conclusions = None
+        if reason != INTERRUPTED or options.stop_window_s is None:  # else there is no time for results
+            conclusions = await conclude(
+                spec, registered, store, grading, partial(reporter.advance, "problems estimated")
+            )
         life.outcome = reason
     return await _report(store, sweep_id, reason if lanes else NOTHING_TO_DO, tally, conclusions)
 
@@ -175,7 +188,7 @@ class _Run:
             coordinator = Coordinator(
                 context, self.store, writer, pool, grading, growth, settings, tally, self.reporter
             )
-            with _signals(coordinator):
+            with _signals(partial(coordinator.interrupt, grace_s=self.options.grace_s)):
                 return tally, await coordinator.run()
 
     async def _tally(self) -> Tally:
@@ -337,11 +350,11 @@ def _details(options: RunOptions) -> str:
 
 
 @contextmanager
-def _signals(coordinator: Coordinator) -> Iterator[None]:
+def _signals(interrupt: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the run in order. Set after Ray has started, which puts in handlers of its own."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, coordinator.interrupt)
+        loop.add_signal_handler(number, interrupt)
     try:
         yield
     finally:

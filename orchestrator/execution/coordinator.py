@@ -45,6 +45,9 @@ from workers.types import DRAINED, STOPPED, FactBatch, GeneratorSettings, Sample
 Result = TypeVar("Result")
 
 CAP_REACHED = "token cap reached"
+INTERRUPTED = "interrupted"
+GRACE_S = 30.0
+"""How long requests in flight may finish after an interruption."""
 HEARTBEAT_S = 5.0
 WATCHDOG_S = 5.0
 HEALTH_TIMEOUT_S = 10.0
@@ -72,8 +75,6 @@ class RunContext:
     """Searches for one problem take the steps of each other."""
     is_previewed: bool = True
     """Wait for the first completion, and show it, before anything else is drawn."""
-    grace_s: float = 30.0
-    """How long requests in flight may finish after an interruption."""
 
 
 @dataclass(slots=True)
@@ -151,13 +152,12 @@ class Coordinator:
             raise root_cause(group) from None
         return reason
 
-    def interrupt(self, reason: str = "interrupted") -> None:
+    def interrupt(self, reason: str = INTERRUPTED, grace_s: float = GRACE_S) -> None:
         """Stop in order: nothing new is sent, requests in flight may finish; asked a second time, stop at once."""
         if self._is_interrupted:
             self._end(reason)
             return
         self._is_interrupted = True
-        grace_s = self._context.grace_s
         self._reporter.note(
             f"{reason}: requests in flight may finish ({grace_s:.0f} s at most); again stops at once"
         )

@@ -6,6 +6,7 @@ Nothing here is on the hot path: the coordinator adds batches to a `Tally` and a
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ from workers.types import (
 RATE_WINDOW_S = 20.0
 LINE_INTERVAL_S = 5.0
 PREVIEW_CHARACTERS = 600
+PROGRESS_LINE = re.compile(r"(?P<stored>\d+)/(?P<wanted>\d+) samples \(\d+%\) \| ")
+"""How a line of progress begins, for whoever reads it from a log."""
 
 
 @dataclass(frozen=True, slots=True)

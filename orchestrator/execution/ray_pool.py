@@ -164,7 +164,7 @@ class RayPool:
 
     def _start_ray(self) -> None:
         if self._address is not None:
-            _knock(self._address)
+            knock(self._address, _START_REMEDY)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         local: dict[str, Any] = {}
@@ -197,7 +197,7 @@ class RayPool:
         ).remote(self._settings)
 
 
-def _knock(address: str) -> None:
+def knock(address: str, remedy: str) -> None:
     """Refuse an address where nothing listens at once; Ray itself would try for many minutes."""
     host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if not port.isdigit():
@@ -205,9 +205,7 @@ def _knock(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_TIMEOUT_S).close()
     except OSError as error:
-        raise RayUnavailable(
-            f"nothing listens at --address {address} ({error})", remedy=_START_REMEDY
-        ) from error
+        raise RayUnavailable(f"nothing listens at --address {address} ({error})", remedy=remedy) from error
 
 
 def _remedy(error: BaseException) -> str:

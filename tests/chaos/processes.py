@@ -215,10 +215,11 @@ class Postgres:
 class RayNode:
     """`ray start --block`: one node, in a session of its own."""
 
-    def __init__(self, traces: Traces, folder: Path, *arguments: str) -> None:
+    def __init__(self, traces: Traces, folder: Path, *arguments: str, **environment: str) -> None:
         self._traces = traces
         self._folder = folder
         self._arguments = arguments
+        self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
         self._output: asyncio.Task[None] | None = None
         self._is_up = asyncio.Event()
@@ -231,8 +232,8 @@ class RayNode:
             "--block", "--disable-usage-stats", "--num-cpus=1", "--object-store-memory=100000000",
             "--dashboard-agent-listen-port=0",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            cwd=self._folder, env={**os.environ, **ray_environment(self._folder), **self._traces.environment},
-            start_new_session=True,
+            cwd=self._folder, start_new_session=True,
+            env={**os.environ, **ray_environment(self._folder), **self._traces.environment, **self._environment},
         )  # fmt: skip
         self._traces.note(self._process.pid)
         self._output = asyncio.create_task(self._read())

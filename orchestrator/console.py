@@ -1,0 +1,30 @@
+"""Saying things on standard output and beside it. It knows no results: commands without any start quickly."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+
+
+def note(message: str) -> None:
+    """Say something beside the output."""
+    sys.stderr.write(message + "\n")
+
+
+def show(what: Any) -> None:
+    """Print for people."""
+    Console().print(what)
+
+
+def show_line(text: str) -> None:
+    """Print one line, however long."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def show_json(value: Any) -> None:
+    """Print for machines."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
