@@ -35,10 +35,10 @@ from tests.sweep_world import ROOT, Command, assert_same_rows, rows_of, ttc
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.postgres, pytest.mark.timeout(7200)]
 
-FAULTS = int(os.environ.get("TTC_CHAOS_KILLS", "10"))
-SAMPLES = int(os.environ.get("TTC_CHAOS_SAMPLES", "1600"))
-PROBLEMS = 25
-SEARCHED = 6
+FAULTS = int(os.environ.get("TTC_CHAOS_KILLS", "8"))
+SAMPLES = int(os.environ.get("TTC_CHAOS_SAMPLES", "2000"))
+PROBLEMS = 20
+SEARCHED = 6 if FAULTS < 60 else 40
 PAUSE_S = 30.0 if FAULTS >= 60 else 3.0
 STRIKES = {
     "worker": 5,
@@ -161,8 +161,10 @@ class World:
 def write_sweeps(folder: Path, policies: list[str], scorer: str) -> list[Path]:
     """One that samples, one that searches."""
     lines = (ROOT / "workers/embedded/data/arithmetic.jsonl").read_text().splitlines()
-    problems = sorted(lines, key=lambda line: key_of(line, 0))[:PROBLEMS]
-    (folder / "problems.jsonl").write_text("\n".join(problems) + "\n")
+    short = [line for line in lines if json.loads(line)["level"] == 1][:PROBLEMS]
+    long = [line for line in lines if json.loads(line)["level"] == 4][:SEARCHED]
+    (folder / "short.jsonl").write_text("\n".join(short) + "\n")
+    (folder / "long.jsonl").write_text("\n".join(long) + "\n")
     policy = {
         "endpoints": policies,
         "model": "arithmetic",
@@ -184,9 +186,9 @@ def write_sweeps(folder: Path, policies: list[str], scorer: str) -> list[Path]:
     samples = {"name": "sampling", "kind": "parallel", "policy": "policy", "samples": SAMPLES // PROBLEMS}
     beam = {"name": "beam", "kind": "beam", "policy": "policy", "scorer": "prm", "budgets": [4]}
     sweeps: list[dict[str, Any]] = [
-        {**base, "name": "samples", "problems": {"path": "problems.jsonl"}, "strategies": [samples]},
+        {**base, "name": "samples", "problems": {"path": "short.jsonl"}, "strategies": [samples]},
         {
-            **base, "name": "searches", "problems": {"path": "problems.jsonl", "limit": SEARCHED},
+            **base, "name": "searches", "problems": {"path": "long.jsonl"},
             "scorers": {"prm": prm}, "strategies": [beam],
         },
     ]  # fmt: skip
