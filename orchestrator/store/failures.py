@@ -11,8 +11,10 @@ import sqlalchemy as sa
 
 from orchestrator.store.errors import StoreError, StoreUnavailable
 
+READ_ONLY_STATE = "25006"
+"""A write where only reading is possible: a standby, which a failover soon replaces or promotes."""
 # 08 connection, 53 out of resources, 57P01..3 shutting down or starting, 40001/40P01 rolled back, 55P03 lock.
-_TRANSIENT_STATES = ("08", "53", "57P0", "40001", "40P01", "55P03")
+_TRANSIENT_STATES = ("08", "53", "57P0", "40001", "40P01", "55P03", READ_ONLY_STATE)
 _TRANSIENT_SQLITE = ("locked", "busy", "disk is full", "disk I/O error")
 
 

@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from orchestrator.store.backend import Bulk
 from orchestrator.store.errors import QueryRefused, StoreError
-from orchestrator.store.failures import store_error
+from orchestrator.store.failures import READ_ONLY_STATE, store_error
 
 CONNECTIONS = 4
+"""Held open; as many again are opened when all are busy, and closed afterwards."""
 
 
 class PostgresBackend:
@@ -85,10 +86,18 @@ async def _in_transaction(connection: AsyncConnection) -> asyncpg.Connection[Any
 
 
 def postgres_engine(url: sa.URL) -> AsyncEngine:
-    """Engine that notices, before use, that the server was restarted."""
-    return create_async_engine(
+    """Engine that notices, before use, that the server was restarted, and keeps no connection to a standby."""
+    engine = create_async_engine(
         url, pool_size=CONNECTIONS, max_overflow=4, pool_pre_ping=True, pool_timeout=60
     )
+    sa.event.listen(engine.sync_engine, "handle_error", _leave_standby)
+    return engine
+
+
+def _leave_standby(context: sa.ExceptionContext) -> None:
+    """After a failover an address may lead to a server that only reads: its connections work, but are no use."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_STATE:
+        context.is_disconnect = True
 
 
 async def _fetch(

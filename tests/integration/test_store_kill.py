@@ -12,8 +12,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import sqlalchemy as sa
 
-from orchestrator.store import Store, Writer
+from orchestrator.store import Store, StoreUnavailable, Writer
 from tests.store_world import World, build, whole
 
 KILLS = 4
@@ -73,6 +74,31 @@ async def test_lost_connections_lose_and_repeat_nothing(postgres_url: str) -> No
             assert (await store.query(sql)).rows == [(0,)], fault
         (progress,) = await store.progress()
         assert (progress.samples_stored, progress.tasks_done) == (4 * SAMPLES, 4 * SAMPLES // 2)
+
+
+@pytest.mark.postgres
+async def test_a_standby_is_waited_for_and_left(postgres_url: str) -> None:
+    """As when a failover leads to a server that only reads, until it is promoted or the address moves on."""
+    async with await Store.open(postgres_url) as store:
+        world = await build(store)
+        name = sa.make_url(postgres_url).database
+        admin = await asyncpg.connect(postgres_url)
+        await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await admin.execute(
+            """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+        )
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                await store.heartbeat(world.run_id)
+        assert (await store.progress())[0].tasks_pending == 4
+        await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        await admin.close()
+        with contextlib.suppress(
+            StoreUnavailable
+        ):  # at most once: the connection that reading has left behind
+            await store.heartbeat(world.run_id)
+        assert await store.heartbeat(world.run_id) is False
 
 
 async def run_and_kill(url: str, after_s: float) -> None:
