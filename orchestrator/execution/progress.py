@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.execution.pace import Pace, time_left_s
 from workers.types import (
     REDONE,
     FactBatch,
@@ -206,6 +207,7 @@ class TerminalReporter:
         self._console = console
         self._name = name
         self._live: Live | None = None
+        self._pace = Pace()
 
     def note(self, message: str) -> None:
         """Print above the panel."""
@@ -229,8 +231,13 @@ class TerminalReporter:
         if self._live is None:
             self._live = Live(console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
+        rate = self._pace.rate(work, done, time.monotonic())
         bar = Table.grid(padding=(0, 2))
-        bar.add_row(Text(f"{work} {done:,} / {total:,}"), ProgressBar(total=max(1, total), completed=done))
+        bar.add_row(
+            Text(f"{work} {done:,} / {total:,}"),
+            ProgressBar(total=max(1, total), completed=done),
+            Text(_speed(done, total, rate)),
+        )
         self._live.update(bar)
 
     def close(self) -> None:
@@ -247,6 +254,7 @@ class LineReporter:
         self._stream = stream
         self._next_s = 0.0
         self._work: dict[str, float] = {}
+        self._pace = Pace()
 
     def note(self, message: str) -> None:
         """Write a line."""
@@ -269,9 +277,10 @@ class LineReporter:
         """Write a line when the last one is old enough; nothing of work that is short."""
         now = time.monotonic()
         self._work.setdefault(work, now)
+        rate = self._pace.rate(work, done, now)
         if now - self._work[work] >= LINE_INTERVAL_S:
             self._work[work] = now
-            self.note(f"{work} {done:,}/{total:,}")
+            self.note(f"{work} {done:,}/{total:,} | {_speed(done, total, rate)}")
 
     def close(self) -> None:
         """Nothing to restore."""
@@ -403,6 +412,12 @@ def _score_rows(snapshot: Snapshot) -> list[RenderableType]:
         return []
     bar = ProgressBar(total=snapshot.scores_wanted, completed=snapshot.scores_stored)
     return [Text(_scores_part(snapshot)[0]), bar]
+
+
+def _speed(done: int, total: int, rate: float | None) -> str:
+    """Rate and time left, as far as they are known."""
+    speed = "-" if rate is None else f"{rate:,.0f}"
+    return f"{speed}/s | ETA {duration(time_left_s(done, total, rate))}"
 
 
 def duration(seconds: float | None) -> str:
