@@ -472,6 +472,39 @@ def db_check(db: Database = None, as_json: AsJson = False) -> None:
         typer.echo(f"at head: {revision}")
 
 
+@db_app.command("copy")
+def db_copy(
+    source: Annotated[
+        str, typer.Argument(help="Database to copy: URL or SQLite file; it is only read.", show_default=False)
+    ],
+    target: Annotated[
+        str, typer.Argument(help="Empty database to copy into; created if missing.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Copy a whole store into another database, SQLite or PostgreSQL, and compare every table by checksum."""
+    from orchestrator.upkeep import copy_database
+
+    _await(copy_database(_as_url(source), _as_url(target), is_json=as_json))
+
+
+@db_app.command("roles")
+def db_roles(
+    writer: Annotated[str, typer.Option(help="Role that runs sweeps.")] = "ttc_writer",
+    reader: Annotated[str, typer.Option(help="Role that only reads.")] = "ttc_reader",
+    timeout_s: Annotated[
+        int, typer.Option("--timeout", min=1, help="Seconds that a statement of the reader may take.")
+    ] = 300,
+    is_applied: Annotated[bool, typer.Option("--apply", help="Run the SQL instead of printing it.")] = False,
+    db: Database = None,
+) -> None:
+    """Print the SQL of two PostgreSQL roles, one that runs sweeps and one that only reads; changes nothing."""
+    from orchestrator.store import Roles
+    from orchestrator.upkeep import make_roles
+
+    _await(make_roles(_database(db), Roles(writer, reader, timeout_s), is_applied=is_applied))
+
+
 @models_app.command("serve")
 def models_serve(
     model: Annotated[str, typer.Argument(help="A built-in model, or the path of a small Llama checkpoint.")],
@@ -537,7 +570,8 @@ def _await(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _chosen_database(option: str | None) -> str | None:
-    return _as_url(option or os.environ.get(DATABASE_VARIABLE) or None)
+    chosen = option or os.environ.get(DATABASE_VARIABLE)
+    return _as_url(chosen) if chosen else None
 
 
 def _database(option: str | None) -> str:
@@ -546,8 +580,8 @@ def _database(option: str | None) -> str:
     return _chosen_database(option) or DEFAULT_STORE
 
 
-def _as_url(option: str | None) -> str | None:
-    if option is None or "://" in option:
+def _as_url(option: str) -> str:
+    if "://" in option:
         return option
     return f"sqlite:///{Path(option).resolve()}"
 

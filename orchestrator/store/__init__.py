@@ -5,7 +5,15 @@ The database is the only truth.
 
 from __future__ import annotations
 
-from orchestrator.store.errors import QueryRefused, StoreError, StoreRefused, StoreUnavailable, WriterFailed
+from orchestrator.store.copying import TableCopy, copy_store
+from orchestrator.store.errors import (
+    CopyDiffers,
+    QueryRefused,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    WriterFailed,
+)
 from orchestrator.store.location import database_exists
 from orchestrator.store.migrate import check, upgrade
 from orchestrator.store.records import (
@@ -42,6 +50,7 @@ from orchestrator.store.records import (
     UngradedAnswer,
     WriteReceipt,
 )
+from orchestrator.store.roles import Roles, apply_roles, role_statements
 from orchestrator.store.schema import LEASE_S, GoldStatus, TaskState
 from orchestrator.store.store import Store
 from orchestrator.store.writer import Writer, WriterLimits, WriterStats
@@ -50,6 +59,7 @@ __all__ = [
     "LEASE_S",
     "Agreement",
     "AnswerRecord",
+    "CopyDiffers",
     "EstimateRecord",
     "GeneratorRecord",
     "GoldStatus",
@@ -69,6 +79,7 @@ __all__ = [
     "QueryRefused",
     "QueryResult",
     "ResultRecord",
+    "Roles",
     "RolloutDemand",
     "SampleCost",
     "SampleTexts",
@@ -83,6 +94,7 @@ __all__ = [
     "StoreUnavailable",
     "SweepPool",
     "SweepRecord",
+    "TableCopy",
     "TaskSpan",
     "TaskState",
     "UngradedAnswer",
@@ -91,7 +103,10 @@ __all__ = [
     "WriterFailed",
     "WriterLimits",
     "WriterStats",
+    "apply_roles",
     "check",
+    "copy_store",
     "database_exists",
+    "role_statements",
     "upgrade",
 ]

@@ -4,6 +4,7 @@
     ├── StoreUnavailable      the database cannot be reached or is locked: try again      (retryable)
     ├── StoreRefused          this program may not use the database as it is: the message says what to type
     ├── QueryRefused          a user's query was refused, failed or ran out of time
+    ├── CopyDiffers           what a copy of the store holds is not what was sent: it stays marked as unfinished
     └── WriterFailed          the writer has stopped: nothing more is accepted
 
 Messages never hold a password. This module must not know SQLAlchemy nor any driver.
@@ -34,6 +35,10 @@ class StoreRefused(StoreError):
 
 class QueryRefused(StoreError):
     """The query was refused."""
+
+
+class CopyDiffers(StoreError):
+    """The copy is not the same as its source."""
 
 
 class WriterFailed(StoreError):

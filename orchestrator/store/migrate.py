@@ -17,13 +17,15 @@ from orchestrator.store.errors import StoreRefused
 from orchestrator.store.failures import translated
 from orchestrator.store.location import Location, locate
 from orchestrator.store.postgres import postgres_engine
-from orchestrator.store.sqlite import writer_engine
+from orchestrator.store.sqlite import reader_engine, writer_engine
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 _DIGITS = 4
 """Of the number that a revision is called by."""
+COPYING = "copying"
+"""In place of a revision while a copy fills the database: no program takes it for a whole store."""
 
 
 async def upgrade(url: str) -> str:
@@ -52,7 +54,15 @@ async def check(url: str) -> str:
 
 async def migrate(url: str, revision: str) -> None:
     """Upgrade to `revision`; `-N` or `base` downgrades."""
-    location = locate(url)
+    await migrate_at(locate(url), revision)
+
+
+async def migrate_at(location: Location, revision: str) -> None:
+    """As `migrate`.
+
+    Raises:
+        StoreRefused: a copy into the database was not finished.
+    """
     if location.path is not None:
         location.path.parent.mkdir(parents=True, exist_ok=True)
     engine = migration_engine(location)
@@ -60,6 +70,7 @@ async def migrate(url: str, revision: str) -> None:
     try:
         with translated():
             async with engine.begin() as connection:
+                _demand_whole(await connection.run_sync(current_revision), location)
                 await connection.run_sync(_run_alembic, revision, down)
     finally:
         await engine.dispose()
@@ -69,7 +80,8 @@ async def demand_head(engine: AsyncEngine, location: Location) -> str:
     """The revision of an open database, which is head; otherwise `StoreRefused`."""
     with translated():
         async with engine.connect() as connection:
-            found = await connection.run_sync(_current_revision)
+            found = await connection.run_sync(current_revision)
+    _demand_whole(found, location)
     known = known_revisions()
     wanted = known[-1]
     if found == wanted:
@@ -85,6 +97,15 @@ async def demand_head(engine: AsyncEngine, location: Location) -> str:
 def engine_of(location: Location) -> AsyncEngine:
     """Engine that may write."""
     return writer_engine(location.path) if location.path is not None else postgres_engine(location.url)
+
+
+def snapshot_engine(location: Location) -> AsyncEngine:
+    """Engine whose connections only read, each transaction one moment."""
+    if location.path is not None:
+        return reader_engine(location.path)
+    return postgres_engine(location.url).execution_options(
+        isolation_level="REPEATABLE READ", postgresql_readonly=True
+    )
 
 
 def migration_engine(location: Location) -> AsyncEngine:
@@ -110,6 +131,14 @@ def alembic_config() -> Config:
     return config
 
 
+def _demand_whole(revision: str | None, location: Location) -> None:
+    if revision == COPYING:
+        raise StoreRefused(
+            f"{location.shown}: a copy into this database was not finished",
+            remedy=f"type: ttc db copy FROM {location.shown}",
+        )
+
+
 def _run_alembic(connection: sa.Connection, revision: str, down: bool) -> None:
     from alembic import command
 
@@ -118,7 +147,8 @@ def _run_alembic(connection: sa.Connection, revision: str, down: bool) -> None:
     (command.downgrade if down else command.upgrade)(config, revision)
 
 
-def _current_revision(connection: sa.Connection) -> str | None:
+def current_revision(connection: sa.Connection) -> str | None:
+    """What the database says its revision is; None: it has no schema of ours."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()

@@ -52,7 +52,7 @@ class SqliteBackend:
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         self.path = path
-        self.reader = _engine(path, "ro", READERS, "BEGIN", ())
+        self.reader = reader_engine(path)
         self.writer = self.reader if read_only else writer_engine(path)
 
     async def insert(
@@ -84,6 +84,11 @@ class SqliteBackend:
                     raw = (await connection.get_raw_connection()).driver_connection
                     await raw.execute("PRAGMA optimize")  # type: ignore[union-attr]
             await self.writer.dispose()
+
+
+def reader_engine(path: Path) -> AsyncEngine:
+    """Engine whose connections cannot write; the file must be there."""
+    return _engine(path, "ro", READERS, "BEGIN", ())
 
 
 def writer_engine(path: Path, *, enforces_keys: bool = True) -> AsyncEngine:
