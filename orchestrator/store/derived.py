@@ -36,7 +36,6 @@ def create_derived(connection: sa.Connection) -> None:
     connection.execute(schema_comments.insert(), rows)
     if dialect == "postgresql":
         _comment_views(connection)
-        _tune(connection)
 
 
 def comments() -> Iterator[tuple[str, str, str]]:
@@ -56,12 +55,6 @@ def _comment_views(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"COMMENT ON VIEW {view.name} IS {_literal(view.comment)}")
         for name, comment in view.column_comments().items():
             connection.exec_driver_sql(f"COMMENT ON COLUMN {view.name}.{name} IS {_literal(comment)}")
-
-
-def _tune(connection: sa.Connection) -> None:
-    """Tasks are updated three times in their life: leave room in their pages and vacuum them early."""
-    settings = "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02"
-    connection.exec_driver_sql(f"ALTER TABLE tasks SET ({settings})")
 
 
 def _literal(text: str) -> str:

@@ -60,7 +60,7 @@ async def test_the_comparison_would_notice(blank_url: str) -> None:
 
 async def test_down_and_up_again_leaves_the_same_schema(blank_url: str) -> None:
     await upgrade(blank_url)
-    await migrate(blank_url, "-3")
+    await migrate(blank_url, "-4")
     assert "trajectories" not in await inspected(blank_url, lambda c: sa.inspect(c).get_table_names())
     await migrate(blank_url, "base")
     assert await inspected(blank_url, lambda c: sa.inspect(c).get_table_names()) == ["alembic_version"]
@@ -149,6 +149,23 @@ async def test_postgres_carries_the_comments(postgres_url: str) -> None:
         ((column, view),) = (await store.query(sql)).rows
     assert column == tasks.c.id.comment
     assert view == {name: text for name, part, text in comments() if not part}["v_accuracy"]
+
+
+@pytest.mark.postgres
+async def test_storage_of_tasks_is_set_wherever_an_upgrade_begins(blank_postgres_url: str) -> None:
+    """Pages stay full, since no update of a task could use the room; its dead rows are removed early."""
+    await upgrade(blank_postgres_url)
+    wanted = ["autovacuum_vacuum_scale_factor=0.02"]
+    assert await inspected(blank_postgres_url, storage_of_tasks) == wanted
+    await migrate(blank_postgres_url, "-1")
+    assert "fillfactor=70" in await inspected(blank_postgres_url, storage_of_tasks)
+    await upgrade(blank_postgres_url)
+    assert await inspected(blank_postgres_url, storage_of_tasks) == wanted
+
+
+def storage_of_tasks(connection: sa.Connection) -> list[str]:
+    sql = "SELECT reloptions FROM pg_class WHERE oid = 'tasks'::regclass"
+    return list(connection.exec_driver_sql(sql).scalar_one())
 
 
 def test_migrations_are_found_from_anywhere(tmp_path: Path) -> None:
