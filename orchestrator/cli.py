@@ -485,7 +485,12 @@ def db_copy(
     """Copy a whole store into another database, SQLite or PostgreSQL, and compare every table by checksum."""
     from orchestrator.upkeep import copy_database
 
-    _await(copy_database(_as_url(source), _as_url(target), is_json=as_json))
+    try:
+        _await(copy_database(_as_url(source), _as_url(target), is_json=as_json))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "the copy is not finished, and refused until the same command was run again"
+        ) from None
 
 
 @db_app.command("roles")

@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from orchestrator.store import Store, StoreUnavailable, Writer
+from orchestrator.store.postgres import VANISHED_S, postgres_engine
 from tests.store_world import World, build, whole
 
 KILLS = 4
@@ -99,6 +101,38 @@ async def test_a_standby_is_waited_for_and_left(postgres_url: str) -> None:
         ):  # at most once: the connection that reading has left behind
             await store.heartbeat(world.run_id)
         assert await store.heartbeat(world.run_id) is False
+
+
+@pytest.mark.postgres
+async def test_a_host_that_vanishes_is_noticed_by_the_system(postgres_url: str) -> None:
+    """No network can be cut here: that the system was asked to look is all that can be tested."""
+    url = sa.make_url(postgres_url)
+    path = f"{url.query['host']}/.s.PGSQL.5432"
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_server = await asyncio.open_unix_connection(path)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pump(reader, to_server[1]))
+            group.create_task(pump(to_server[0], writer))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        over_tcp = url.set(drivername="postgresql+asyncpg", host=host, port=port, query={})
+        engine = postgres_engine(over_tcp)
+        async with engine.connect() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None
+            found = raw._transport.get_extra_info("socket")
+            assert found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == VANISHED_S * 1000
+        await engine.dispose()
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
 
 
 async def run_and_kill(url: str, after_s: float) -> None:
