@@ -275,10 +275,10 @@ class Command:
         """Is the process gone?"""
         return self.process.returncode is not None
 
-    async def ended(self) -> Said:
+    async def ended(self, timeout_s: float = COMMAND_TIMEOUT_S) -> Said:
         """Wait for the end; a process that does not end is killed, and fails the test."""
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 out, err = await self.process.communicate()
         except TimeoutError:
             self.kill()

@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.chaos.processes import Postgres, RayNode, Traces, ray_cluster, start_run
 from tests.chaos.replica import key_of
 from tests.chaos.test_crash_equivalence import SEED, kill_worker, short_folder
-from tests.sweep_world import ROOT, Command, assert_same_rows, rows_of, ttc
+from tests.sweep_world import ROOT, Command, assert_same_rows, rows_of
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.postgres, pytest.mark.timeout(7200)]
 
@@ -49,6 +49,7 @@ STRIKES = {
     "database paused": 2,
 }
 """How often each victim is struck, among others."""
+TIMEOUT_S = 120.0 + SAMPLES / 10
 CLOCK_S = 0.05
 """Times of day are compared that two processes read."""
 
@@ -107,7 +108,7 @@ class Sweep:
                 self.traces, self.file, self.database, "--no-preview", *self.options
             )
             self.lives += 1
-            said = await self.command.ended()
+            said = await self.command.ended(TIMEOUT_S)
             if said.code == 0:
                 return
             assert said.code in (5, -signal.SIGKILL), said.err[-3000:]
@@ -217,7 +218,8 @@ async def calm_rows(folder: Path, traces: Traces) -> str:
         replicas_of(folder / "calm", "arithmetic-prm-soft", 1, traces) as (scorer,),
     ):
         for file in write_sweeps(folder, [policy.url], scorer.url):
-            said = await ttc("run", file, "--db", database, "--local", "--no-preview", folder=folder)
+            command = await start_run(traces, file, database, "--local", "--no-preview")
+            said = await command.ended(TIMEOUT_S)
             assert said.code == 0, said.err
     return database
 
