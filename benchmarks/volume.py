@@ -114,6 +114,7 @@ async def multiply(url: str, copies: int) -> None:
     for table in ("trajectory_texts", "extractions"):
         await _copy(connection, table, copies, {"trajectory_id": f"t.trajectory_id + {_SHIFT}"},
                     f"(t.trajectory_id & {_POOL}) < {SAMPLES}")  # fmt: skip
+    await connection.execute(f"UPDATE sweep_pools SET samples = {SAMPLES * (copies + 1)}")
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from orchestrator.execution.embedded_server import embedded_server
-from tests.sweep_world import ttc
+from tests.sweep_world import Command
 from tests.vllm.server import vllm_server
 from workers.http import exchange, open_session
 
@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "workers/embedded/models/arithmetic"
 PROBLEMS = ROOT / "workers/embedded/data/arithmetic.jsonl"
+TIMEOUT_S = 900.0
 BLOCK_TOKENS = 32
 """The smallest that vLLM takes on a CPU; it shares whole blocks only, and the embedded model's solutions are short."""
 
@@ -62,7 +63,10 @@ async def test_affinity_finds_more_beginnings_in_the_prefix_caches(
             place = tmp_path / affinity
             write_search(place, replicas, scorer, half, affinity)
             before = caches(replicas)
-            said = await ttc("run", place / "sweep.yaml", "--local", "--no-preview", "--json", folder=place)
+            command = await Command.start(
+                "run", place / "sweep.yaml", "--local", "--no-preview", "--json", folder=place
+            )
+            said = await command.ended(TIMEOUT_S)
             assert said.code == 0, said.err
             queries, hits = (after - was for after, was in zip(caches(replicas), before, strict=True))
             rates[affinity] = hits / queries

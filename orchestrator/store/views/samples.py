@@ -73,7 +73,7 @@ V_SAMPLES = View(
     FROM v_sweep_pools w
     JOIN problems p ON p.id = w.problem_id
     JOIN generators n ON n.id = w.generator_id
-    JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
+    JOIN trajectories t ON t.pool_id = w.pool_id AND t.id >= w.first_id AND t.id < w.end_id
     LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
     LEFT JOIN answers a ON a.id = x.answer_id
     LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id
@@ -110,7 +110,7 @@ V_FOUND = View(
     JOIN procedures c ON c.id = w.procedure_id
     JOIN sweep_pools sp ON sp.sweep_id = w.sweep_id AND sp.pool_id = w.pool_id
     JOIN problems p ON p.id = w.problem_id
-    JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
+    JOIN trajectories t ON t.pool_id = w.pool_id AND t.id >= w.first_id AND t.id < w.end_id
     LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
     LEFT JOIN answers a ON a.id = x.answer_id
     LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id""",
@@ -134,7 +134,7 @@ V_POOL_ANSWERS = View(
     """SELECT w.sweep_id, w.pool_id, w.problem_id, w.generator_id, w.grader_id, t.outcome, x.answer_id,
         COUNT(*) AS samples, SUM(t.completion_tokens) AS completion_tokens, SUM(t.latency_s) AS latency_s
     FROM v_sweep_pools w
-    JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
+    JOIN trajectories t ON t.pool_id = w.pool_id AND t.id >= w.first_id AND t.id < w.end_id
     LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
     WHERE w.prefix_id IS NULL AND w.procedure_id IS NULL
     GROUP BY w.sweep_id, w.pool_id, w.problem_id, w.generator_id, w.grader_id, t.outcome, x.answer_id""",
@@ -172,7 +172,7 @@ V_PROBLEM_COUNTS = View(
         FROM (SELECT w.sweep_id, w.pool_id, w.problem_id, w.generator_id, t.completion_tokens,
                 {verdict("t.outcome", "x.answer_id")} AS verdict
             FROM v_sweep_pools w JOIN problems p ON p.id = w.problem_id
-            JOIN trajectories t ON t.id >= w.first_id AND t.id < w.end_id
+            JOIN trajectories t ON t.pool_id = w.pool_id AND t.id >= w.first_id AND t.id < w.end_id
             LEFT JOIN extractions x ON x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
             LEFT JOIN grades g ON g.answer_id = x.answer_id AND g.grader_id = w.grader_id
             WHERE w.prefix_id IS NULL AND w.procedure_id IS NULL) v
