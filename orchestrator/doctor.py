@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import platform
+import shlex
+import shutil
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable
@@ -19,6 +21,7 @@ from rich.text import Text
 from orchestrator.commands import database_of
 from orchestrator.errors import TtcError
 from orchestrator.problems.datasets import ProblemSet, load_problems
+from orchestrator.spec.engine_settings import EngineGroup, engine_group
 from orchestrator.spec.file import load_sweep
 from orchestrator.spec.models import ModelSpec
 from orchestrator.spec.scorer_settings import scorer_settings
@@ -26,6 +29,7 @@ from orchestrator.spec.scorers import AnyScorer, ScorerSpec
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import DEFAULT_STORE, generator_settings, store_url
 from orchestrator.store import Store, database_exists
+from workers.engines import fill
 from workers.errors import EndpointError
 from workers.grading import GraderPool
 from workers.http import open_session
@@ -114,7 +118,7 @@ async def _golds(problems: ProblemSet) -> str:
 
 
 async def _endpoints(name: str, model: ModelSpec) -> AsyncIterator[Check]:
-    known = _known(f"model {name}", model.embedded, model)
+    known = _known(f"model {name}", "models", name, model)
     if known is not None:
         yield known
         return
@@ -134,7 +138,7 @@ async def _endpoints(name: str, model: ModelSpec) -> AsyncIterator[Check]:
 
 async def _scorer_endpoints(name: str, scorer: AnyScorer) -> AsyncIterator[Check]:
     """Scores of known solutions: as many as steps, in [0, 1], the same twice and in a batch."""
-    known = _known(f"scorer {name}", scorer.built_in, scorer)
+    known = _known(f"scorer {name}", "scorers", name, scorer)
     if known is not None:
         yield known
         return
@@ -152,16 +156,35 @@ async def _scorer_endpoints(name: str, scorer: AnyScorer) -> AsyncIterator[Check
         yield Check(f"scorer {name}", True, f"{url}: {settings.format} by {found.transport}, {same}{notes}")
 
 
-def _known(subject: str, built_in: str | None, served: ModelSpec | ScorerSpec) -> Check | None:
+def _known(subject: str, section: str, name: str, served: ModelSpec | ScorerSpec) -> Check | None:
     """What can be said without asking a server; None: it has to be asked."""
-    if built_in:
-        return Check(subject, True, f"embedded {built_in}; ttc starts it")
+    if served.engine:
+        return _startable(subject, engine_group(section, name, served))
+    if served.built_in:
+        return Check(subject, True, f"embedded {served.built_in}; ttc starts it")
     if served.imported:
         return Check(subject, True, "imported: nothing is asked of it")
     if served.api_key_env and not os.environ.get(served.api_key_env):
         remedy = f"export {served.api_key_env}=..."
         return Check(subject, False, f"the variable {served.api_key_env} is not set", remedy)
     return None
+
+
+def _startable(subject: str, group: EngineGroup) -> Check:
+    """Is the program of an engine here? On a cluster it must be on the machines that run engines, which nobody asks."""
+    command = fill(group.settings.command, {"python": sys.executable})
+    unset = [name for name in group.settings.environment if name not in os.environ]
+    if unset:
+        remedy = f"export {unset[0]}=..., or take it out of engine.env"
+        return Check(subject, False, f"the variable {unset[0]} is not set", remedy)
+    if shutil.which(command[0]) is None:
+        remedy = (
+            f"install {command[0]} here, write its path, or see that it is on the machines of the cluster"
+        )
+        return Check(subject, False, f"there is no program {command[0]} on the PATH", remedy)
+    scale = group.scale
+    count = f"{scale.least}" if scale.least == scale.most else f"{scale.least} to {scale.most}"
+    return Check(subject, True, f"ttc starts {count} x {shlex.join(command)} (needs {group.needs} each)")
 
 
 async def _ray() -> str:

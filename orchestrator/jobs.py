@@ -25,7 +25,7 @@ from orchestrator.errors import (
 )
 from orchestrator.execution.progress import printable
 from orchestrator.execution.ray_jobs import Job, JobState, RayJobs
-from orchestrator.execution.ray_pool import RayUnavailable
+from orchestrator.execution.ray_runtime import RayUnavailable
 from orchestrator.job_view import JsonView, PersonView, View, as_plain, jobs_table
 from orchestrator.nearest import suggestion
 

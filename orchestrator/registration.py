@@ -290,7 +290,7 @@ def unknown_sweep(name: str) -> UsageError:
 
 def revision_of(model: ModelSpec) -> str | None:
     """What tells the weights apart where the sweep file does not: a checksum, for embedded models."""
-    return weights_revision(model.embedded) if model.embedded else None
+    return weights_revision(model.built_in) if model.built_in else None
 
 
 def revision_of_scorer(scorer: AnyScorer) -> str | None:

@@ -15,17 +15,27 @@ import os
 import platform
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from orchestrator.analysis.conclusion import Conclusions, conclude
 from orchestrator.analysis.grading_service import GradingService
 from orchestrator.execution import planner
-from orchestrator.execution.coordinator import CAP_REACHED, GRACE_S, INTERRUPTED, Coordinator, RunContext
-from orchestrator.execution.endpoints import ServedModels, serve_models
+from orchestrator.execution.coordinator import (
+    CAP_REACHED,
+    GRACE_S,
+    INTERRUPTED,
+    Coordinator,
+    RunContext,
+    root_cause,
+)
+from orchestrator.execution.endpoints import ServedModels, engine_groups, serve_models
+from orchestrator.execution.engine_pool import EnginePool, LocalEngines
+from orchestrator.execution.fleet import Fleet, Record
 from orchestrator.execution.growth import Growth
 from orchestrator.execution.pool import LocalPool, WorkerPool
 from orchestrator.execution.progress import Reporter, Tally
@@ -33,8 +43,10 @@ from orchestrator.execution.scheduler import SchedulerSettings
 from orchestrator.registration import COMPLETE, Registered
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.store import LaneRecord, NewTask, Scoring, Store, TaskState, Writer
+from orchestrator.store.patience import patiently
 from workers.collector import calm_collector
 from workers.grading import GraderPool
+from workers.types import Event
 from workers.worker import WorkerSettings
 
 NOTHING_TO_DO = "nothing to do"
@@ -112,7 +124,12 @@ async def run_sweep(
         if lanes and await _is_spent(spec, store, sweep_id):
             reason = CAP_REACHED
         elif lanes:
-            async with serve_models(spec, registered, lanes, worker_count(spec, options), reporter) as served:
+            groups = engine_groups(spec, registered, lanes)
+            fleet = Fleet(
+                _engine_pool(options), groups, reporter.note, _recorder(store, life, sweep_id, reporter)
+            )
+            workers = worker_count(spec, options)
+            async with serve_models(spec, registered, lanes, fleet, workers, reporter) as served:
                 await _add_tasks(store, registered, served)
                 run = _Run(spec, registered, store, options, reporter)
                 tally, reason = await run.draw(lanes, served, grading, growth, life.run_id)
@@ -189,7 +206,8 @@ class _Run:
                 context, self.store, writer, pool, grading, growth, settings, tally, self.reporter
             )
             with _signals(partial(coordinator.interrupt, grace_s=self.options.grace_s)):
-                return tally, await coordinator.run()
+                keeping = served.fleet.run(pool, lambda: tally.health)
+                return tally, await _beside(keeping, coordinator.run())
 
     async def _tally(self) -> Tally:
         """The counts this run begins with."""
@@ -214,6 +232,33 @@ class _Run:
         )  # importing Ray takes seconds, and --local does without
 
         return RayPool(settings, count, address=self.options.ray_address)
+
+
+def _engine_pool(options: RunOptions) -> EnginePool:
+    if options.is_local:
+        return LocalEngines()
+    from orchestrator.execution.ray_engines import RayEngines  # as above
+
+    return RayEngines(address=options.ray_address)
+
+
+def _recorder(store: Store, life: _Life, sweep_id: int, reporter: Reporter) -> Record:
+    async def record(events: Sequence[Event]) -> None:
+        await patiently(lambda: store.add_events(sweep_id, life.run_id, events), reporter.note)
+
+    return record
+
+
+async def _beside(keeping: Coroutine[Any, Any, None], work: Coroutine[Any, Any, str]) -> str:
+    """What `work` comes to, with `keeping` beside it for as long; the error of either ends both."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(keeping)
+            found = await work
+            keeper.cancel()
+    except BaseExceptionGroup as errors:
+        raise root_cause(errors) from None
+    return found
 
 
 async def _report(

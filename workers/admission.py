@@ -75,6 +75,11 @@ class Admission:
             self._forgo(future)
             raise
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a lease."""
+        return len(self._waiting)
+
     def enter_now(self, want: Want) -> Lease | None:
         """A lease for what would not wait, a copy of a request: only if nobody waits, and not where it is avoided."""
         if self._is_draining or self._waiting:

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -36,7 +36,7 @@ from workers.http import Reply, exchange, open_session, parse_json, read_api_key
 from workers.limiter import COOLDOWN_S, AdaptiveLimit, ConcurrencyLimit, FixedCeiling, LimitChange, RateLimit
 from workers.rejections import error_inside, failure_of
 from workers.retry import AttemptLog, RetryBudget, RetryPolicy, parse_retry_after
-from workers.types import EndpointSettings, Event, ReplicaHealth
+from workers.types import EndpointSettings, EngineLoad, Event, ReplicaHealth
 
 T = TypeVar("T")
 MAX_EVENTS = 256
@@ -181,6 +181,8 @@ class EndpointClient:
         """Why nothing is sent: every replica is down; None if one is up."""
         if not self._replicas.is_everything_down:
             return None
+        if not self._replicas.all:
+            return f"no engine of {self.settings.name} is up"
         states = "; ".join(f"{replica.name}: {replica.last_error}" for replica in self._replicas.all)
         return f"every replica of {self.settings.name} is down ({states})"
 
@@ -192,8 +194,19 @@ class EndpointClient:
             ReplicaHealth(
                 r.name, r.is_up, r.in_flight, share if r.is_up else 0, r.requests, r.failures, r.last_error
             )
-            for r in self._replicas.all
+            for r in (*self._replicas.all, *self._replicas.leaving)
         )
+
+    def load(self) -> EngineLoad | None:
+        """What there is for the engines behind this endpoint; None if its servers are not ours."""
+        name = self.settings.engines
+        return None if name is None else EngineLoad(name, self.in_flight, self._admission.waiting)
+
+    def set_replicas(self, urls: Sequence[str]) -> None:
+        """Send to these servers from now on; without any, requests wait."""
+        self._replicas.update(urls)
+        self._note_pause()
+        self._admission.wake()
 
     def drain_events(self) -> tuple[Event, ...]:
         """Events since the last call; the oldest are dropped beyond a bound."""
@@ -390,16 +403,20 @@ class EndpointClient:
 
     def _on_ejection(self, replica: Replica) -> None:
         self.record("replica_ejected", replica.name, replica.last_error or "")
-        reason = self.paused_reason
-        if reason is not None and not self._is_paused:
-            self._is_paused = True
-            self.record("paused", self.settings.name, reason)
+        self._note_pause()
 
     def _on_return(self, replica: Replica, why: str) -> None:
         self.record("replica_returned", replica.name, why)
-        if self._is_paused:
-            self._is_paused = False
-            self.record("resumed", self.settings.name, f"{replica.name} is back")
+        self._note_pause()
+
+    def _note_pause(self) -> None:
+        """Say so when the last replica has gone, and when the first one is there again."""
+        reason = self.paused_reason
+        if (reason is not None) == self._is_paused:
+            return
+        self._is_paused = reason is not None
+        up = ", ".join(replica.name for replica in self._replicas.all if replica.is_up)
+        self.record("paused" if reason else "resumed", self.settings.name, reason or f"{up} is back")
 
     def _note_limit(self, change: LimitChange | None) -> None:
         if change is None:
@@ -465,6 +482,19 @@ class ClientOfEndpoint:
     def health(self) -> tuple[ReplicaHealth, ...]:
         """State of every replica."""
         return self._client.health()
+
+    @property
+    def engines(self) -> str | None:
+        """Name of the engines behind the endpoint; None if its servers are not ours."""
+        return self._client.settings.engines
+
+    def load(self) -> EngineLoad | None:
+        """What there is for these engines."""
+        return self._client.load()
+
+    def set_replicas(self, urls: Sequence[str]) -> None:
+        """Send to these servers from now on; without any, requests wait."""
+        self._client.set_replicas(urls)
 
     def drain_events(self) -> tuple[Event, ...]:
         """Events since the last call."""

@@ -87,12 +87,27 @@ class Replicas:
         most_in_flight: int | None = None,
     ) -> None:
         self.all = tuple(Replica(url.rstrip("/"), public_url(url.rstrip("/"))) for url in urls)
+        self._leaving: list[Replica] = []
         if not self.all:
             raise ValueError("a model needs at least one replica")
         self._eject_after = eject_after
         self._probation_base_s = probation_base_s
         self._probation_cap_s = probation_cap_s
         self._most_in_flight = most_in_flight
+
+    def update(self, urls: Sequence[str]) -> None:
+        """Serve from these from now on: those that stay keep their state, those that go finish what they have."""
+        known = {replica.url: replica for replica in self.all}
+        kept = [url.rstrip("/") for url in urls]
+        self.all = tuple(known.pop(url) if url in known else Replica(url, public_url(url)) for url in kept)
+        for replica in known.values():
+            replica.epoch += 1  # what becomes of its requests is old news
+        self._leaving = [each for each in (*self._leaving, *known.values()) if each.in_flight]
+
+    @property
+    def leaving(self) -> tuple[Replica, ...]:
+        """Replicas that get no more requests, and still have some."""
+        return tuple(replica for replica in self._leaving if replica.in_flight)
 
     @property
     def is_everything_down(self) -> bool:

@@ -74,6 +74,19 @@ class EndpointSettings:
     """Requests for one problem prefer one replica."""
     hedge_share: float = 0.0
     """Requests that may be sent a second time, to another replica, when they take long; as a share of all."""
+    engines: str | None = None
+    """Name of the engines behind it, whose URLs change while it is used (`ReplicaSet`); None: `urls` holds for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSet:
+    """Where the engines of one endpoint serve now."""
+
+    engines: str
+    urls: tuple[str, ...]
+    """Base URLs; none: requests wait until there is one."""
+    version: int
+    """Of two that overtook each other, the higher holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,6 +489,16 @@ class ReplicaHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What a worker has for the engines of one endpoint."""
+
+    engines: str
+    in_flight: int
+    waiting: int
+    """Requests that wait for a slot or for a replica."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerHealth:
     """Answer to the coordinator's watchdog."""
 
@@ -486,3 +509,5 @@ class WorkerHealth:
     events: tuple[Event, ...]
     failures: dict[str, int]
     """Failed requests by kind since the worker started."""
+    loads: tuple[EngineLoad, ...] = ()
+    """Of endpoints that engines serve."""

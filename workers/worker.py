@@ -26,6 +26,7 @@ from workers.types import (
     DRAINED,
     FactBatch,
     GeneratorSettings,
+    ReplicaSet,
     SampleTask,
     ScorerSettings,
     ScoreTask,
@@ -62,6 +63,7 @@ class Worker:
         self._reward_clients = {each.endpoint: RewardClient(each.endpoint) for each in settings.scorers}
         self._stack = AsyncExitStack()
         self._queued_samples = 0
+        self._versions: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
@@ -90,6 +92,15 @@ class Worker:
         for client in self._all_clients:
             client.drain()
 
+    async def set_replicas(self, now: ReplicaSet) -> None:
+        """Send requests for these engines where they serve now; news that was overtaken is dropped."""
+        if now.version <= self._versions.get(now.engines, 0):
+            return
+        self._versions[now.engines] = now.version
+        for client in self._all_clients:
+            if client.engines == now.engines:
+                client.set_replicas(now.urls)
+
     def health(self) -> WorkerHealth:
         """State of the endpoints as seen from here; reads plain values only, so any thread may call it."""
         clients = self._all_clients
@@ -105,6 +116,7 @@ class Worker:
             paused_reason=next((client.paused_reason for client in clients if client.paused_reason), None),
             events=tuple(event for client in clients for event in client.drain_events()),
             failures=failures,
+            loads=tuple(load for client in clients if (load := client.load()) is not None),
         )
 
     @property

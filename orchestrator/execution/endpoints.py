@@ -1,4 +1,4 @@
-"""Makes the models of a sweep ready: starts embedded ones, and asks every server what it can do."""
+"""Makes the models of a sweep ready: starts those that are to be started, and asks every server what it can do."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from orchestrator.errors import EndpointProblem
 from orchestrator.execution import planner
 from orchestrator.execution.embedded_server import embedded_server
+from orchestrator.execution.fleet import Fleet
 from orchestrator.execution.progress import Reporter
 from orchestrator.execution.scheduler import LaneSettings
 from orchestrator.registration import Registered, revision_of, revision_of_scorer
+from orchestrator.spec.engine_settings import EngineGroup, engine_group, engines_name
 from orchestrator.spec.scorer_settings import scorer_settings
 from orchestrator.spec.sections import SweepSpec
-from orchestrator.spec.settings import generator_settings
+from orchestrator.spec.settings import generator_settings, samples_per_request
 from orchestrator.store import LaneRecord
 from workers.errors import EndpointError
 from workers.http import open_session
@@ -23,6 +25,8 @@ from workers.probe import probe
 from workers.rewards import probe_scorer
 from workers.types import EndpointSettings, GeneratorSettings, ScorerSettings
 
+MODELS, SCORERS = "models", "scorers"
+"""Sections of the sweep file."""
 SEARCHES_CLAIMED = 16
 """Search tasks bring their trees along when they are resumed."""
 SEARCHES_WAITING = 2
@@ -40,6 +44,8 @@ class ServedModels:
     scorers: Mapping[int, ScorerSettings]
     size: int | None
     """Samples a task, where the sweep file says so."""
+    fleet: Fleet
+    """The engines behind them; none, if others have started all servers."""
     shares_steps: bool = False
     """Searches for one problem run one after the other."""
 
@@ -68,28 +74,59 @@ class ServedModels:
         return LaneSettings(samples, claim_tasks=min(claims, 64), is_chained=True)
 
 
+def engine_groups(
+    spec: SweepSpec, registered: Registered, lanes: Sequence[LaneRecord]
+) -> Sequence[EngineGroup]:
+    """The engines that these lanes need."""
+    models = {registered.models[each.generator_id] for each in lanes if each.generator_id is not None}
+    scorers = {registered.scorers[each.scorer_id] for each in lanes if each.scorer_id is not None}
+    return [
+        *(
+            engine_group(MODELS, name, spec.models[name])
+            for name in sorted(models)
+            if spec.models[name].engine
+        ),
+        *(
+            engine_group(SCORERS, name, spec.scorers[name])
+            for name in sorted(scorers)
+            if spec.scorers[name].engine
+        ),
+    ]
+
+
 @asynccontextmanager
 async def serve_models(
-    spec: SweepSpec, registered: Registered, lanes: Sequence[LaneRecord], workers: int, reporter: Reporter
+    spec: SweepSpec,
+    registered: Registered,
+    lanes: Sequence[LaneRecord],
+    fleet: Fleet,
+    workers: int,
+    reporter: Reporter,
 ) -> AsyncIterator[ServedModels]:
-    """What the lanes need, ready to draw and to score; embedded servers live as long as the context."""
+    """What the lanes need, ready to draw and to score; servers that ttc starts live as long as the context."""
     size = spec.limits.task_samples if isinstance(spec.limits.task_samples, int) else None
-    async with AsyncExitStack() as stack:
+    async with fleet, AsyncExitStack() as stack:
+        await fleet.ready()
         generators: dict[int, GeneratorSettings] = {}
         scorers: dict[int, ScorerSettings] = {}
         for lane in lanes:
             if lane.generator_id is not None and lane.generator_id not in generators:
-                settings = await _generator(spec, registered, lane.generator_id, stack, reporter)
+                settings = await _generator(spec, registered, lane.generator_id, fleet, stack, reporter)
                 endpoint = share_of(settings.endpoint, workers)
                 generators[lane.generator_id] = replace(settings, endpoint=endpoint)
             if lane.scorer_id is not None and lane.scorer_id not in scorers:
-                scorer = await _scorer(spec, registered, lane.scorer_id, stack, reporter)
+                scorer = await _scorer(spec, registered, lane.scorer_id, fleet, stack, reporter)
                 scorers[lane.scorer_id] = replace(scorer, endpoint=share_of(scorer.endpoint, workers))
-        yield ServedModels(generators, scorers, size, spec.limits.share_steps)
+        yield ServedModels(generators, scorers, size, fleet, spec.limits.share_steps)
 
 
 async def _generator(
-    spec: SweepSpec, registered: Registered, generator_id: int, stack: AsyncExitStack, reporter: Reporter
+    spec: SweepSpec,
+    registered: Registered,
+    generator_id: int,
+    fleet: Fleet,
+    stack: AsyncExitStack,
+    reporter: Reporter,
 ) -> GeneratorSettings:
     name = registered.models[generator_id]
     model = spec.models[name]
@@ -102,19 +139,33 @@ async def _generator(
     if model.embedded:
         urls = [await stack.enter_async_context(embedded_server(model.embedded))]
         return generator_settings(name, model, generator_id, urls=urls, revision=revision)
-    settings = generator_settings(name, model, generator_id, revision=revision)
-    derives_seeds = await _ask(settings, reporter)
-    return generator_settings(name, model, generator_id, revision=revision, derives_seeds=derives_seeds)
+    engines = engines_name(MODELS, name) if model.engine else None
+    served_at = fleet.urls(engines) if engines else ()
+    settings = generator_settings(
+        name, model, generator_id, urls=served_at, engines=engines, revision=revision
+    )
+    if model.built_in:
+        return settings
+    count = samples_per_request(model, derives_seeds=await _ask(settings, reporter))
+    return replace(settings, samples_per_request=count)
 
 
 async def _scorer(
-    spec: SweepSpec, registered: Registered, scorer_id: int, stack: AsyncExitStack, reporter: Reporter
+    spec: SweepSpec,
+    registered: Registered,
+    scorer_id: int,
+    fleet: Fleet,
+    stack: AsyncExitStack,
+    reporter: Reporter,
 ) -> ScorerSettings:
     name = registered.scorers[scorer_id]
     scorer = spec.scorers[name]
     revision = revision_of_scorer(scorer)
-    urls = [await stack.enter_async_context(embedded_server(scorer.built_in))] if scorer.built_in else []
-    settings = scorer_settings(name, scorer, scorer_id, urls=urls, revision=revision)
+    engines = engines_name(SCORERS, name) if scorer.engine else None
+    urls = fleet.urls(engines) if engines else ()
+    if scorer.shipped:
+        urls = (await stack.enter_async_context(embedded_server(scorer.shipped)),)
+    settings = scorer_settings(name, scorer, scorer_id, urls=urls, engines=engines, revision=revision)
     await _ask_scorer(settings, reporter)
     return settings
 

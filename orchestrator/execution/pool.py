@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from orchestrator.errors import TtcError
-from workers.types import FactBatch, Task, WorkerHealth
+from workers.types import FactBatch, ReplicaSet, Task, WorkerHealth
 from workers.worker import Worker, WorkerSettings
 
 
@@ -43,6 +43,9 @@ class WorkerPool(Protocol):
     async def drain(self, worker: int) -> None:
         """Have a worker send nothing more; what it has in flight is still delivered. A lost worker is no error."""
 
+    async def set_replicas(self, worker: int, now: ReplicaSet) -> None:
+        """Tell a worker where engines serve now; one that is restarted is told again. A lost worker is no error."""
+
     async def health(self, worker: int, timeout_s: float) -> WorkerHealth:
         """State of a worker; raises WorkerGone when it does not answer in time."""
 
@@ -57,6 +60,7 @@ class LocalPool:
         self._settings = settings
         self._workers: dict[int, Worker] = {}
         self._count = count
+        self._replicas: dict[tuple[int, str], ReplicaSet] = {}
         self._stack = AsyncExitStack()
 
     @property
@@ -95,6 +99,11 @@ class LocalPool:
         """Have a worker send nothing more."""
         await self._workers[worker].drain()
 
+    async def set_replicas(self, worker: int, now: ReplicaSet) -> None:
+        """Tell a worker where engines serve now."""
+        self._replicas[worker, now.engines] = now
+        await self._workers[worker].set_replicas(now)
+
     async def health(self, worker: int, timeout_s: float) -> WorkerHealth:
         """State of a worker of this process: always answers."""
         return self._workers[worker].health()
@@ -102,6 +111,9 @@ class LocalPool:
     async def restart(self, worker: int) -> None:
         """Replace a worker; the streams of the old one end with its connections."""
         old = self._workers[worker]
-        self._workers[worker] = await self._stack.enter_async_context(Worker(self._settings))
+        new = await self._stack.enter_async_context(Worker(self._settings))
+        for now in [each for (number, _), each in self._replicas.items() if number == worker]:
+            await new.set_replicas(now)
+        self._workers[worker] = new
         await old.__aexit__(None, None, None)
         await asyncio.sleep(0)

@@ -28,7 +28,7 @@ from ray.job_submission import JobSubmissionClient
 
 from orchestrator.environment import API_VARIABLE
 from orchestrator.errors import UsageError
-from orchestrator.execution.ray_pool import RayUnavailable, knock
+from orchestrator.execution.ray_runtime import RayUnavailable, knock
 
 SWEEP_KEY = "ttc_sweep"
 """Key of a job's metadata that names its sweep."""

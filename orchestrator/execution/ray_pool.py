@@ -13,8 +13,6 @@ import asyncio
 import contextlib
 import os
 import pickle
-import socket
-import sys
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -22,25 +20,18 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError
 
-from orchestrator.errors import TtcError
 from orchestrator.execution.pool import WorkerGone
+from orchestrator.execution.ray_runtime import RayUnavailable, one_line, ray_runtime
 from workers.collector import calm_collector
-from workers.types import FactBatch, Task, WorkerHealth
+from workers.types import FactBatch, ReplicaSet, Task, WorkerHealth
 from workers.worker import Worker, WorkerSettings
 
 UNACKNOWLEDGED_BATCHES = 8
 """Micro-batches a stream may be ahead of the writer: the backpressure of the hop from worker to coordinator."""
-OBJECT_STORE_BYTES = 200 * 1024 * 1024
-"""Our objects are small and short-lived; Ray's default would take 30% of memory."""
-KNOCK_TIMEOUT_S = 5.0
+TELL_TIMEOUT_S = 5.0
 CONTROL = "control"
-_START_REMEDY = "start it with `ray start --head`, correct --address, or use --local to run without Ray"
 SAMPLER = "sampler"
 """Resource of a node that says how many workers it takes; a cluster that declares none takes them anywhere."""
-
-
-class RayUnavailable(TtcError):
-    """Ray could not be started or reached."""
 
 
 class WorkerActor:
@@ -71,6 +62,10 @@ class WorkerActor:
         """Send nothing more; in the main group, since what waits belongs to its loop."""
         await self._worker.drain()
 
+    async def set_replicas(self, now: ReplicaSet) -> None:
+        """Where engines serve now; in the main group, since what waits for one belongs to its loop."""
+        await self._worker.set_replicas(now)
+
     async def health(self) -> WorkerHealth:
         """State of the endpoints; called in the control group, on another thread."""
         return self._worker.health()
@@ -84,8 +79,8 @@ class RayPool:
         self._count = count
         self._address = address
         self._actors: dict[int, Any] = {}
-        self._owns_ray = False
-        self._stack = contextlib.ExitStack()
+        self._replicas: dict[tuple[int, str], ReplicaSet] = {}
+        self._stack = contextlib.AsyncExitStack()
 
     @property
     def workers(self) -> Sequence[int]:
@@ -93,17 +88,14 @@ class RayPool:
         return range(self._count)
 
     async def __aenter__(self) -> Self:
-        if not ray.is_initialized():
-            await asyncio.to_thread(self._start_ray)
-            self._owns_ray = True
+        await self._stack.enter_async_context(ray_runtime(self._address))
         slots = await asyncio.to_thread(_sampler_slots)
         if slots is not None and slots < self._count:
+            await self._stack.aclose()
             raise RayUnavailable(
                 f"the cluster offers {slots} {SAMPLER} slots, and {self._count} workers were asked for",
                 remedy="lower --workers, or start nodes with more of the resource",
             )
-        # Ray's listener prints what it hears of dead workers on standard output, which is for results.
-        self._stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         for number in self.workers:
             self._actors[number] = self._start_actor({} if slots is None else {SAMPLER: 1})
         return self
@@ -115,20 +107,23 @@ class RayPool:
             with contextlib.suppress(RayError):
                 ray.kill(actor, no_restart=True)
         self._actors.clear()
-        if self._owns_ray:
-            await asyncio.to_thread(ray.shutdown)
-        self._stack.close()
+        await self._stack.aclose()
 
     async def wait_ready(self, worker: int) -> None:
-        """Return when the actor has opened its connections; Ray restarts a dead one by itself."""
+        """Return when the actor has opened its connections and knows where engines serve.
+
+        Ray restarts a dead one by itself, with the settings of the first.
+        """
         await self.pid(worker)
+        for now in [each for (number, _), each in self._replicas.items() if number == worker]:
+            await self._tell(worker, now)
 
     async def pid(self, worker: int) -> int:
         """Process id of a worker, once it is ready."""
         try:
             return int(await self._actors[worker].ready.remote())
         except RayError as error:
-            raise WorkerGone(f"worker {worker}: {_one_line(error)}") from error
+            raise WorkerGone(f"worker {worker}: {one_line(error)}") from error
 
     async def run(self, worker: int, lot: Sequence[Task]) -> AsyncIterator[FactBatch]:
         """Stream the facts of a lot from the actor."""
@@ -140,12 +135,25 @@ class RayPool:
             async for reference in stream:
                 yield pickle.loads(await reference)  # noqa: S301 -- written by our own actor, above
         except RayError as error:
-            raise WorkerGone(f"worker {worker}: {_one_line(error)}") from error
+            raise WorkerGone(f"worker {worker}: {one_line(error)}") from error
 
     async def drain(self, worker: int) -> None:
         """Have a worker send nothing more."""
         with contextlib.suppress(RayError):
             await self._actors[worker].drain.remote()
+
+    async def set_replicas(self, worker: int, now: ReplicaSet) -> None:
+        """Tell a worker where engines serve now; one that does not listen is told when it is ready again."""
+        self._replicas[worker, now.engines] = now
+        with contextlib.suppress(WorkerGone):
+            await self._tell(worker, now)
+
+    async def _tell(self, worker: int, now: ReplicaSet) -> None:
+        try:
+            async with asyncio.timeout(TELL_TIMEOUT_S):
+                await self._actors[worker].set_replicas.remote(now)
+        except (TimeoutError, RayError) as error:
+            raise WorkerGone(f"worker {worker}: {one_line(error)}") from error
 
     async def health(self, worker: int, timeout_s: float) -> WorkerHealth:
         """State of a worker, asked on its control thread."""
@@ -155,34 +163,12 @@ class RayPool:
                 answer: WorkerHealth = await method.remote()
                 return answer
         except (TimeoutError, RayError) as error:
-            raise WorkerGone(f"worker {worker}: {_one_line(error)}") from error
+            raise WorkerGone(f"worker {worker}: {one_line(error)}") from error
 
     async def restart(self, worker: int) -> None:
         """Kill the process of an actor; Ray starts it again (a cancelled call would not free a wedged one)."""
         with contextlib.suppress(RayError):
             ray.kill(self._actors[worker], no_restart=False)
-
-    def _start_ray(self) -> None:
-        if self._address is not None:
-            knock(self._address, _START_REMEDY)
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        local: dict[str, Any] = {}
-        if self._address is None:
-            local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-        try:
-            ray.init(
-                address=self._address or "local",
-                namespace="ttc",
-                log_to_driver=False,
-                logging_level="ERROR",
-                **local,
-            )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise RayUnavailable(
-                f"Ray at {self._address or 'this machine'} could not be reached: {_one_line(error)}",
-                remedy=_remedy(error),
-            ) from error
 
     def _start_actor(self, resources: dict[str, float]) -> Any:
         actor = ray.remote(concurrency_groups={CONTROL: 2})(WorkerActor)
@@ -197,30 +183,7 @@ class RayPool:
         ).remote(self._settings)
 
 
-def knock(address: str, remedy: str) -> None:
-    """Refuse an address where nothing listens at once; Ray itself would try for many minutes."""
-    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
-    if not port.isdigit():
-        return  # "auto", or a name that Ray looks up
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_TIMEOUT_S).close()
-    except OSError as error:
-        raise RayUnavailable(f"nothing listens at --address {address} ({error})", remedy=remedy) from error
-
-
-def _remedy(error: BaseException) -> str:
-    if "token" in str(error).lower():
-        return "the cluster wants a token: set RAY_AUTH_MODE=token, and have the cluster's token in ~/.ray/auth_token"
-    return _START_REMEDY
-
-
 def _sampler_slots() -> int | None:
     """Workers that the nodes of the cluster declare room for; None if they declare nothing."""
     slots = ray.cluster_resources().get(SAMPLER)
     return None if slots is None else int(slots)
-
-
-def _one_line(error: BaseException) -> str:
-    """First line of an error, without Ray's tracebacks."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -9,7 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from orchestrator.nearest import suggestion
+from orchestrator.spec.engines import EngineSpec
 from orchestrator.spec.fields import Count, Positive, Section, Text, Urls, Variable, refusal
+from workers.embedded.catalog import built_in_models
 from workers.types import Api
 
 MAX_STOP_STRINGS = 4  # what vLLM and OpenAI accept (VLLM_MAX_STOP_STRINGS)
@@ -75,6 +78,28 @@ class ImportedSpec(Section):
     """Verdicts are those of the file, and not given by ttc's graders."""
 
 
+def check_source(served_name: str, *sources: object) -> None:
+    """Refuse a model or scorer that is served in no way or in two, or under no name."""
+    if sum(bool(each) for each in sources) != 1:
+        raise refusal("wants exactly one of embedded, endpoints and engine", "keep one of the three")
+    if not served_name:
+        remedy = "add the name that the server knows: model: NAME"
+        raise refusal("model is required with endpoints and with engine", remedy)
+
+
+def check_built_in(engine: EngineSpec | None, model: str | None, role: str) -> None:
+    """Refuse an engine of ttc's own models that names none of them."""
+    known = built_in_models(role)
+    if engine is not None and engine.template == "embedded" and model not in known:
+        remedy = suggestion(model or "", known, "available")
+        raise refusal(f"is no {role} that comes with ttc", remedy, at=("model",))
+
+
+def built_in_of(engine: EngineSpec | None, model: str | None) -> str | None:
+    """The model that comes with ttc, where an engine serves one."""
+    return model if engine is not None and engine.template == "embedded" else None
+
+
 class ModelSpec(Section):
     """A policy: model + prompt + sampling, and where it is served."""
 
@@ -84,6 +109,8 @@ class ModelSpec(Section):
     """Its samples were imported (`ttc import` writes this); no more can be drawn."""
     endpoints: Urls = ()
     """Base URLs of the replicas, up to and including /v1; one URL or a list."""
+    engine: EngineSpec | None = None
+    """How ttc starts its servers, instead of endpoints."""
     model: Text | None = None
     """Name that is sent to the server; the embedded model's own name by default."""
     revision: Text | None = None
@@ -106,6 +133,11 @@ class ModelSpec(Section):
     """How hard the server may be driven."""
 
     @property
+    def built_in(self) -> str | None:
+        """Name of the model that comes with ttc; None: its weights are somebody else's."""
+        return self.embedded or built_in_of(self.engine, self.model)
+
+    @property
     def served_name(self) -> str:
         """Name that is sent to the server."""
         return self.model or self.embedded or ""
@@ -117,13 +149,8 @@ class ModelSpec(Section):
 
     @model_validator(mode="after")
     def _check(self) -> ModelSpec:
-        given = [bool(self.embedded), bool(self.endpoints), bool(self.imported)]
-        if sum(given) != 1:
-            raise refusal("wants exactly one of embedded and endpoints", "keep one of the two")
-        if not self.served_name:
-            raise refusal(
-                "model is required with endpoints", "add the name that the server knows: model: NAME"
-            )
+        check_source(self.served_name, self.embedded, self.endpoints, self.engine, self.imported)
+        check_built_in(self.engine, self.model, "policy")
         if PLACEHOLDER not in self.template:
             raise refusal(
                 f"does not contain {PLACEHOLDER}", f"put {PLACEHOLDER} where it belongs", at=("prompt",)

@@ -54,9 +54,10 @@ def scorer_settings(
     scorer_id: int,
     *,
     urls: Sequence[str] = (),
+    engines: str | None = None,
     revision: str | None = None,
 ) -> ScorerSettings:
-    """`scorer` as a worker needs it; `urls` are those of the embedded server once it runs."""
+    """`scorer` as a worker needs it; `urls` are those of the servers that ttc has started."""
     return ScorerSettings(
         scorer_id=scorer_id,
         fingerprint=scorer_fingerprint(scorer, revision=revision),
@@ -65,7 +66,7 @@ def scorer_settings(
         model=scorer.served_name,
         options=reward_options(scorer),
         texts_per_request=scorer.texts_per_request,
-        endpoint=endpoint_settings(name, scorer, urls),
+        endpoint=endpoint_settings(name, scorer, urls, engines),
     )
 
 

@@ -9,8 +9,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from orchestrator.spec.engines import EngineSpec
 from orchestrator.spec.fields import Count, Section, Text, Urls, Variable, refusal
-from orchestrator.spec.models import EndpointLimits, SamplingSpec
+from orchestrator.spec.models import (
+    EndpointLimits,
+    SamplingSpec,
+    built_in_of,
+    check_built_in,
+    check_source,
+)
 from workers.steps import Aggregation
 from workers.types import TooLong, Transport
 
@@ -26,6 +33,8 @@ class ScorerSpec(Section):
 
     endpoints: Urls = ()
     """Base URLs of the replicas, up to and including /v1; one URL or a list."""
+    engine: EngineSpec | None = None
+    """How ttc starts its servers, instead of endpoints."""
     imported: Text | None = None
     """Checksum of the file that its scores came from (`ttc import` writes it); it gives no others."""
     model: Text | None = None
@@ -45,23 +54,23 @@ class ScorerSpec(Section):
 
     @property
     def built_in(self) -> str | None:
-        """Name of the model that comes with ttc; None: it is served elsewhere."""
+        """Name of the model that comes with ttc; None: its weights are somebody else's."""
+        return self.shipped or built_in_of(self.engine, self.model)
+
+    @property
+    def shipped(self) -> str | None:
+        """Name of the model that comes with ttc, where `embedded` says so."""
         return None
 
     @property
     def served_name(self) -> str:
         """Name that is sent to the server."""
-        return self.model or self.built_in or ""
+        return self.model or self.shipped or ""
 
     @model_validator(mode="after")
     def _check_source(self) -> ScorerSpec:
-        given = [bool(self.built_in), bool(self.endpoints), bool(self.imported)]
-        if sum(given) != 1:
-            raise refusal("wants exactly one of embedded and endpoints", "keep one of the two")
-        if not self.served_name and not self.imported:
-            raise refusal(
-                "model is required with endpoints", "add the name that the server knows: model: NAME"
-            )
+        name = self.imported or self.served_name  # imported scores need none
+        check_source(name, self.shipped, self.endpoints, self.engine, self.imported)
         return self
 
 
@@ -103,8 +112,8 @@ class PrmScorer(ScorerSpec):
     """How verdicts are drawn (format generative only)."""
 
     @property
-    def built_in(self) -> str | None:
-        """Name of the model that comes with ttc; None: it is served elsewhere."""
+    def shipped(self) -> str | None:
+        """Name of the model that comes with ttc, where `embedded` says so."""
         return self.embedded
 
     @property
@@ -115,8 +124,8 @@ class PrmScorer(ScorerSpec):
     @property
     def labels(self) -> LabelType | None:
         """What its labels were, as far as that is known."""
-        if self.embedded is not None:
-            return "hard" if self.embedded.endswith("hard") else "soft"
+        if self.built_in is not None:
+            return "hard" if self.built_in.endswith("hard") else "soft"
         return self.label_type
 
     @property
@@ -128,7 +137,8 @@ class PrmScorer(ScorerSpec):
 
     @model_validator(mode="after")
     def _check(self) -> PrmScorer:
-        if self.format is None and self.endpoints:
+        check_built_in(self.engine, self.model, "prm")
+        if self.format is None and self.built_in is None and not self.imported:
             raise refusal("format is required with endpoints", "name the wire format, say format: qwen")
         if self.labels is None and self.aggregation is None:
             remedy = "add label_type: hard or soft (it decides how step scores become one), or aggregation"
@@ -155,14 +165,19 @@ class OrmScorer(ScorerSpec):
     """The server gives raw logits: the sigmoid is applied to them."""
 
     @property
-    def built_in(self) -> str | None:
-        """Name of the model that comes with ttc; None: it is served elsewhere."""
+    def shipped(self) -> str | None:
+        """Name of the model that comes with ttc, where `embedded` says so."""
         return self.embedded
 
     @property
     def wire_format(self) -> str:
         """The format, its default filled in."""
-        return self.format or ("embedded-orm" if self.embedded else "outcome")
+        return self.format or ("embedded-orm" if self.built_in else "outcome")
+
+    @model_validator(mode="after")
+    def _check(self) -> OrmScorer:
+        check_built_in(self.engine, self.model, "orm")
+        return self
 
 
 class JudgeScorer(ScorerSpec):
@@ -181,6 +196,7 @@ class JudgeScorer(ScorerSpec):
 
     @model_validator(mode="after")
     def _check(self) -> JudgeScorer:
+        check_built_in(self.engine, self.model, "policy")
         if self.judgements > 1 and self.sampling.temperature == 0:
             remedy = "raise sampling.temperature, or ask once"
             raise refusal("temperature 0 gives the same verdict every time", remedy, at=("judgements",))

@@ -51,8 +51,10 @@ def generator_fingerprint(model: ModelSpec, *, revision: str | None = None) -> s
     return fingerprint(generator_meaning(model, revision=revision))
 
 
-def endpoint_settings(name: str, model: ModelSpec | ScorerSpec, urls: Sequence[str] = ()) -> EndpointSettings:
-    """Where a policy or scorer is served; `urls` are those of the embedded server once it runs."""
+def endpoint_settings(
+    name: str, model: ModelSpec | ScorerSpec, urls: Sequence[str] = (), engines: str | None = None
+) -> EndpointSettings:
+    """Where a policy or scorer is served; `urls` are those of servers that ttc has started, `engines` their name."""
     limits = model.limits
     return EndpointSettings(
         name=name,
@@ -68,6 +70,7 @@ def endpoint_settings(name: str, model: ModelSpec | ScorerSpec, urls: Sequence[s
         replica_concurrency=limits.replica_concurrency,
         has_affinity=limits.affinity == "problem",
         hedge_share=limits.hedge,
+        engines=engines,
     )
 
 
@@ -77,6 +80,7 @@ def generator_settings(
     generator_id: int,
     *,
     urls: Sequence[str] = (),
+    engines: str | None = None,
     revision: str | None = None,
     derives_seeds: bool | None = None,
 ) -> GeneratorSettings:
@@ -94,7 +98,7 @@ def generator_settings(
         system=model.system,
         sampling=sampling(model.sampling),
         samples_per_request=samples_per_request(model, derives_seeds=derives_seeds),
-        endpoint=endpoint_settings(name, model, urls),
+        endpoint=endpoint_settings(name, model, urls, engines),
     )
 
 
@@ -107,7 +111,7 @@ def samples_per_request(model: ModelSpec, *, derives_seeds: bool | None = None) 
     """n of a request, `auto` resolved; 1 at temperature 0, where servers refuse more."""
     if isinstance(model.samples_per_request, int):
         return model.samples_per_request
-    is_like_vllm = derives_seeds if derives_seeds is not None else model.embedded is not None
+    is_like_vllm = derives_seeds if derives_seeds is not None else model.built_in is not None
     is_plural = is_like_vllm and model.sampling.temperature > 0
     return VLLM_SAMPLES_PER_REQUEST if is_plural else SAFE_SAMPLES_PER_REQUEST
 

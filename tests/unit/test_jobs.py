@@ -12,7 +12,7 @@ from rich.console import Console
 
 from orchestrator.execution.progress import Snapshot, line
 from orchestrator.execution.ray_jobs import Job, JobState
-from orchestrator.execution.ray_pool import RayUnavailable
+from orchestrator.execution.ray_runtime import RayUnavailable
 from orchestrator.job_view import JsonView, PersonView, jobs_table
 from orchestrator.jobs import RECONNECTIONS, end_of, lines_of
 

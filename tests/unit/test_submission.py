@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from orchestrator.errors import UsageError
-from orchestrator.execution.ray_pool import RayUnavailable
+from orchestrator.execution.ray_runtime import RayUnavailable
 from orchestrator.spec.file import sweep_from
 from orchestrator.submission import JobDatabase, JobWords, choose_database, submit_file
 from tests.chaos.processes import free_port
