@@ -219,16 +219,22 @@ class SweepFolder:
         (self.folder / "problems.jsonl").write_text("\n".join(lines) + "\n")
 
     async def run_here(
-        self, database: str | None = None, *, on_first: Callable[[], None] | None = None, **options: Any
+        self,
+        database: str | None = None,
+        *,
+        on_first: Callable[[], None] | None = None,
+        is_local: bool = True,
+        **options: Any,
     ) -> Ended:
-        """What `ttc run --local` does, in this process and event loop; `on_first`: with the first completion."""
+        """What `ttc run` does, in this process and event loop; `on_first`: with the first completion."""
         spec = load_sweep(self.file)
         problems = load_problems(spec.problems, self.folder)
         written = io.StringIO()
         reporter = _Reporter(written, on_first)
         async with await Store.open(database or self.database) as store:
             registered = await register(spec, problems, store, reporter.note)
-            report = await run_sweep(spec, registered, store, RunOptions(is_local=True, **options), reporter)
+            chosen = RunOptions(is_local=is_local, **options)
+            report = await run_sweep(spec, registered, store, chosen, reporter)
         return Ended(report, _lines(written))
 
     async def resume_here(self, database: str | None = None, **options: Any) -> Ended:

@@ -105,6 +105,7 @@ class Fleet:
         record: Record,
         *,
         clock: Callable[[], float] = time.monotonic,
+        scaling_s: float = SCALING_S,
     ) -> None:
         self._pool = pool
         self._note = note
@@ -113,6 +114,7 @@ class Fleet:
         self._crews = {
             group.settings.name: Crew(group, first_sizing(group.scale, clock())) for group in groups
         }
+        self._scaling_s = scaling_s
         self._next = 0
         self._events: list[Event] = []
         self._stack = AsyncExitStack()
@@ -219,7 +221,7 @@ class Fleet:
 
     async def _keep_scaling(self, workers: WorkerPool, health: Health, group: asyncio.TaskGroup) -> None:
         while True:
-            await asyncio.sleep(SCALING_S)
+            await asyncio.sleep(self._scaling_s)
             for crew in self._crews.values():
                 requests = _requests(crew.name, health().values())
                 crew.sizing = resized(crew.group.scale, crew.sizing, requests, self._clock())

@@ -19,9 +19,11 @@ from workers.types import (
     DRAINED,
     Api,
     EndpointSettings,
+    EngineLoad,
     FactBatch,
     GeneratorSettings,
     Outcome,
+    ReplicaSet,
     SampleTask,
     Sampling,
 )
@@ -218,6 +220,58 @@ async def test_a_drained_worker_delivers_what_is_under_way_and_sends_nothing_mor
     assert drawn(batches).total() == server.served.total() == 12
     ends = {end.task_id: end.error_kind for batch in batches for end in batch.ends}
     assert ends == {1: DRAINED, 2: DRAINED}
+
+
+def engine_settings(url: str) -> WorkerSettings:
+    """Workers whose endpoint is served by engines."""
+    endpoint = EndpointSettings("policy", (url,), concurrency=4, engines="models.policy")
+    generator = GeneratorSettings(
+        1, "fingerprint", "stub", Api.COMPLETIONS, TEMPLATE, None, Sampling(max_tokens=64), 4, endpoint
+    )
+    return WorkerSettings((generator,))
+
+
+async def test_requests_go_where_engines_serve_now(kind: str, server: FaultServer) -> None:
+    async with FaultServer() as other, opened(kind, engine_settings(server.url), 1) as pool:
+        await facts(pool, 0, [task(1)])
+        before = server.requests
+        await pool.set_replicas(0, ReplicaSet("models.policy", (other.url,), 2))
+        await pool.set_replicas(0, ReplicaSet("models.policy", (server.url,), 1))  # overtaken
+        await pool.set_replicas(0, ReplicaSet("scorers.policy", (server.url,), 9))  # another's
+        assert drawn(await facts(pool, 0, [task(2)])) == wanted([task(2)])
+        assert (server.requests, other.requests) == (before, 4)
+
+
+async def test_without_an_engine_requests_wait_and_do_not_fail(kind: str, server: FaultServer) -> None:
+    async with opened(kind, engine_settings(server.url), 1) as pool:
+        await pool.set_replicas(0, ReplicaSet("models.policy", (), 1))
+        stream = asyncio.ensure_future(facts(pool, 0, [task(1)]))
+        load = await loaded(pool)
+        assert (load.in_flight, load.waiting) == (0, 4)
+        health = await pool.health(0, PATIENCE_S)
+        assert health.paused_reason == "no engine of policy is up"
+        await pool.set_replicas(0, ReplicaSet("models.policy", (server.url,), 2))
+        assert drawn(await stream) == wanted([task(1)])
+        kinds = [event.kind for event in (*health.events, *(await pool.health(0, PATIENCE_S)).events)]
+    assert [kind for kind in kinds if kind in ("paused", "resumed")][-1] == "resumed"
+
+
+async def loaded(pool: WorkerPool) -> EngineLoad:
+    """What a worker has for its engines, once it has something."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            (load,) = (await pool.health(0, PATIENCE_S)).loads
+            if load.waiting == 4:
+                return load
+            await asyncio.sleep(0.01)
+
+
+async def test_a_restarted_worker_knows_where_engines_serve(kind: str, server: FaultServer) -> None:
+    async with FaultServer() as other, opened(kind, engine_settings(server.url), 1) as pool:
+        await pool.set_replicas(0, ReplicaSet("models.policy", (other.url,), 1))
+        await pool.restart(0)
+        assert drawn(await served(pool, 0, [task(1)])) == wanted([task(1)])
+        assert (server.requests, other.requests) == (0, 4)
 
 
 @pytest.mark.ray

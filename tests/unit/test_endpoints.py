@@ -211,3 +211,39 @@ def test_what_is_shown_of_a_url_holds_no_secret() -> None:
 def test_no_replica_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one replica"):
         Replicas([])
+
+
+def test_replicas_that_stay_keep_their_state_and_new_ones_join() -> None:
+    replicas = Replicas([A, B])
+    fail(replicas, replicas.all[1], now=0.0, times=3)
+    stays = replicas.all[1]
+    replicas.update([B, C + "/"])
+    assert [each.url for each in replicas.all] == [B, C]
+    assert replicas.all[0] is stays
+    assert not stays.is_up
+    assert {replicas.pick(problem) for problem in range(50)} == {replicas.all[1]}
+
+
+def test_a_leaving_replica_gets_nothing_more_and_is_forgotten_when_it_is_done() -> None:
+    replicas = Replicas([A, B])
+    gone = replicas.all[0]
+    epoch = replicas.begin(gone)
+    replicas.update([B])
+    assert {replicas.pick(problem) for problem in range(50)} == {replicas.all[0]}
+    assert replicas.leaving == (gone,)
+    for _ in range(9):
+        assert not replicas.on_failure(gone, epoch, "reset", now=0.0)  # no ejection: that it ends is no news
+    replicas.end(gone)
+    assert replicas.leaving == ()
+
+
+def test_without_any_replica_everything_is_down_until_one_joins() -> None:
+    replicas = Replicas([A])
+    replicas.update([])
+    assert replicas.is_everything_down
+    assert replicas.pick(7) is None
+    assert replicas.due(1e9) is None
+    assert replicas.next_probe_at() is None
+    replicas.update([B])
+    assert not replicas.is_everything_down
+    assert replicas.pick(7) is replicas.all[0]

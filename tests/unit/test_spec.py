@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
+from orchestrator.spec.engine_settings import engine_group
 from orchestrator.spec.file import load_sweep, sweep_from, sweep_schema
 from orchestrator.spec.models import ModelSpec
 from orchestrator.spec.scorer_settings import scorer_fingerprint
@@ -61,6 +62,73 @@ def refused(data: dict[str, Any]) -> SpecError:
     with pytest.raises(SpecError) as caught:
         sweep_from(data)
     return caught.value
+
+
+def served_by(engine: dict[str, Any], **changes: Any) -> ModelSpec:
+    data = {"model": "m", "engine": engine, **changes}
+    return sweep_from(sweep_data(models={"policy": data})).models["policy"]
+
+
+def test_neither_engines_nor_endpoints_change_what_a_sample_means() -> None:
+    alike = [
+        model(),
+        served_by({"template": "vllm", "replicas": 4}),
+        served_by({"command": "serve {model} --port {port}", "gpus": 2, "replicas": {"max": 3}}),
+    ]
+    assert len({generator_fingerprint(each) for each in alike}) == 1
+    assert generator_fingerprint(served_by({"template": "vllm"}, revision="r2")) != generator_fingerprint(
+        alike[0]
+    )
+
+
+def test_an_engine_of_the_embedded_model_draws_the_samples_of_the_embedded_model() -> None:
+    embedded = sweep_from(sweep_data()).models["policy"]
+    engine = served_by({"template": "embedded", "replicas": 2}, model="arithmetic")
+    assert engine.built_in == embedded.built_in == "arithmetic"
+    assert generator_fingerprint(engine) == generator_fingerprint(embedded)
+    assert samples_per_request(engine) == samples_per_request(embedded)
+
+
+def test_an_engine_of_an_embedded_reward_model_gives_its_scores() -> None:
+    common = {"kind": "prm"}
+    pair = [{**common, "embedded": "arithmetic-prm-hard"}, {**common, "model": "arithmetic-prm-hard"}]
+    pair[1]["engine"] = {"template": "embedded"}  # type: ignore[assignment]
+    prints = set()
+    for data in pair:
+        (found,) = sweep_from(sweep_data(scorers={"s": data})).scorers.values()
+        assert isinstance(found, PrmScorer)
+        assert (found.wire_format, found.labels, found.step_aggregation) == ("embedded", "hard", "min")
+        prints.add(scorer_fingerprint(found))
+    assert len(prints) == 1
+
+
+def command_of(engine: dict[str, Any], **changes: Any) -> str:
+    return " ".join(engine_group("models", "policy", served_by(engine, **changes)).settings.command)
+
+
+def test_commands_of_templates() -> None:
+    vllm = command_of({"template": "vllm", "args": ["--max-num-seqs", "64"]}, revision="abc")
+    assert vllm.startswith("vllm serve m --served-model-name m --revision abc --host {host} --port {port}")
+    assert vllm.endswith("--max-num-seqs 64")
+    assert "--model-path /w --served-model-name m" in command_of({"template": "sglang", "weights": "/w"})
+    assert "--model w.gguf --alias m" in command_of({"template": "llama.cpp", "weights": "w.gguf"})
+    assert command_of({"command": "s '{model} x' -p {port}"}) == "s m x -p {port}"
+
+
+def test_what_an_engine_needs_and_how_many_there_are() -> None:
+    assert engine_group("models", "p", served_by({"template": "vllm"})).needs.gpus == 1
+    group = engine_group(
+        "models",
+        "p",
+        served_by(
+            {"template": "vllm", "gpus": 0, "cpus": 4, "resources": {"big": 1}, "replicas": {"max": 4}},
+            limits={"concurrency": 50},
+        ),
+    )
+    assert str(group.needs) == "4 CPU, 1 big"
+    assert (group.scale.least, group.scale.most, group.scale.requests) == (1, 4, 13)
+    fixed = engine_group("models", "p", served_by({"template": "vllm", "replicas": 2})).scale
+    assert (fixed.least, fixed.most) == (2, 2)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)

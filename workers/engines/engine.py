@@ -150,9 +150,11 @@ class Engine:
 
     async def _look(self, session: aiohttp.ClientSession, address: str) -> None:
         """Ask the server how it is; the first good answer wants its list of models to be there too."""
-        is_well = await _answers(session, f"http://{address}{self._settings.health}", below=OK + 1)
+        patience_s = min(ANSWER_TIMEOUT_S, self._settings.hang_timeout_s)
+        health = f"http://{address}{self._settings.health}"
+        is_well = await _answers(session, health, patience_s, below=OK + 1)
         if is_well and self._watch.phase is Phase.STARTING:
-            is_well = await _answers(session, f"http://{address}/v1/models", below=SERVER_ERROR)
+            is_well = await _answers(session, f"http://{address}/v1/models", patience_s, below=SERVER_ERROR)
         if not is_well:
             if self._watch.on_silence():
                 self._record("engine_ailing", "its health is not answered as it should be")
@@ -213,10 +215,10 @@ def environment_for(settings: EngineSettings, inherited: Mapping[str, str]) -> d
     }
 
 
-async def _answers(session: aiohttp.ClientSession, url: str, *, below: int) -> bool:
+async def _answers(session: aiohttp.ClientSession, url: str, patience_s: float, *, below: int) -> bool:
     """Is there a reply with a status of at least 200 and below the given one?"""
     try:
-        reply = await exchange(session, "GET", url, deadline_s=ANSWER_TIMEOUT_S, max_bytes=ANSWER_BYTES)
+        reply = await exchange(session, "GET", url, deadline_s=patience_s, max_bytes=ANSWER_BYTES)
     except EndpointError:
         return False
     return OK <= reply.status < below

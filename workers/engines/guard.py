@@ -60,6 +60,7 @@ class Guard:
         if grace_s > 0:
             self._terminate(grace_s)
         self._kill()
+        self._reap()
         _say({"ended": self._status})
 
     def _start(self) -> None:

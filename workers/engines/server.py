@@ -46,6 +46,7 @@ class Server:
             guard.stdin.close()
             raise
         if "pid" not in news:
+            await guard.communicate()
             raise CommandFailed(str(news.get("failed", "its guard did not start")))
         return cls(guard, int(news["pid"]))
 

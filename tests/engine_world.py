@@ -1,0 +1,55 @@
+"""What tests of engines share: commands of tiny servers, and who is alive of what they started."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.chaos.processes import MARK, Traces
+from workers.engines import EngineSettings
+
+TINY = str(Path(__file__).with_name("tiny_server.py"))
+PATIENCE_S = 60.0
+
+
+def tiny(*options: str, name: str = "models.policy", **settings: float) -> EngineSettings:
+    """A tiny server as an engine, with short times."""
+    times = {"hang_timeout_s": 2.0, "stop_timeout_s": 5.0, "backoff_base_s": 0.05, "poll_s": 0.1, **settings}
+    return EngineSettings(name, ("{python}", TINY, "{port}", *options), **times)  # type: ignore[arg-type]
+
+
+@contextmanager
+def marked(patch: pytest.MonkeyPatch) -> Iterator[Traces]:
+    """Processes that are started from here can be found, and nothing of them outlives the test."""
+    traces = Traces()
+    patch.setenv(MARK, traces.mark)
+    yield traces
+    traces.clear()
+
+
+def servers(traces: Traces, word: str) -> list[psutil.Process]:
+    """Living processes of this test with a word in their command line, guards aside; the oldest first."""
+    found = []
+    for each in traces.left():
+        try:
+            line = each.cmdline()
+            if word in " ".join(line) and not any(part.endswith("guard.py") for part in line):
+                found.append(each)
+        except psutil.Error:
+            continue
+    return sorted(found, key=lambda each: each.create_time())
+
+
+async def until(is_so: Callable[[], bool], what: str) -> None:
+    """Wait for a condition of another process."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not is_so():  # noqa: ASYNC110 -- another process has no event to wait for
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"waited {PATIENCE_S:.0f} s in vain until {what}") from None
