@@ -36,6 +36,8 @@ SECTIONS: Final = (
     ("HubFile", "problems.hub"),
     ("ModelSpec", "models.NAME"),
     ("ImportedSpec", "models.NAME.imported"),
+    ("EngineSpec", "models.NAME.engine"),
+    ("ReplicaRange", "models.NAME.engine.replicas"),
     ("SamplingSpec", "models.NAME.sampling"),
     ("EndpointLimits", "models.NAME.limits"),
     ("PrmScorer", "scorers.NAME (kind: prm)"),

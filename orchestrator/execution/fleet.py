@@ -136,7 +136,8 @@ class Fleet:
         await self._stack.aclose()
         for crew in self._crews.values():
             for member in crew.members:
-                self._events.append(Event("engine_stopped", member.name, "the run has ended"))
+                if member.report is not None and not member.has_failed:
+                    self._events.append(Event("engine_stopped", member.name, "the run has ended"))
         await self._flush()
 
     async def ready(self) -> None:

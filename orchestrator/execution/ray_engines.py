@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from orchestrator.errors import EndpointProblem
+from orchestrator.errors import EndpointProblem, TtcError
 from orchestrator.execution.engine_pool import EngineGone
 from orchestrator.execution.ray_runtime import one_line, ray_runtime
 from orchestrator.spec.engine_settings import EngineGroup, Needs
@@ -27,6 +27,8 @@ STOP_MARGIN_S = 10.0
 """On top of what a server has to end: for the guard, and for the call."""
 SILENCE_S = 60.0
 """An actor that owes a report for so long is started again: its loop is stuck, or its machine is."""
+DEATHS_FOR_GOOD = 20
+"""An actor that Ray calls dead so often in a row is none that it starts again: it could not even be made."""
 OMP = "OMP_NUM_THREADS"
 LOOPBACK = "127.0.0.1"
 
@@ -67,6 +69,7 @@ class _Placed:
     asked: Any = None
     """The report that is still owed: an actor that waits for a machine is asked once, not twice a second."""
     asked_at: float = 0.0
+    deaths: int = 0
     is_known: bool = False
     """It has reported since it was placed."""
 
@@ -124,10 +127,18 @@ class RayEngines:
         asked, placed.asked = placed.asked, None
         try:
             report: EngineReport = asked.result()
+        except RayTaskError as error:
+            raise TtcError(f"an engine failed by itself: {one_line(error)}") from error
         except RayError as error:
             placed.is_known = False
+            placed.deaths += isinstance(error, ActorDiedError)
+            if placed.deaths > DEATHS_FOR_GOOD:
+                raise EndpointProblem(
+                    f"Ray cannot start an engine: {one_line(error)}",
+                    remedy="see that this version of ttc is installed on every node of the cluster",
+                ) from error
             raise EngineGone(one_line(error)) from error
-        placed.is_known = True
+        placed.is_known, placed.deaths = True, 0
         return report
 
     def _without_answer(self, placed: _Placed) -> None:

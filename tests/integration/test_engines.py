@@ -157,7 +157,6 @@ async def test_an_engine_that_never_serves_ends_the_run_with_the_end_of_its_log(
         "died",
         "started",
         "failed",
-        "stopped",
     ]
 
 
