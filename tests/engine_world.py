@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +25,10 @@ def tiny(*options: str, name: str = "models.policy", **settings: float) -> Engin
 
 
 @contextmanager
-def marked(patch: pytest.MonkeyPatch) -> Iterator[Traces]:
-    """Processes that are started from here can be found, and nothing of them outlives the test."""
+def marked(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[Traces]:
+    """Processes that are started from here can be found, and nothing of them outlives the test; logs go to `folder`."""
     traces = Traces()
+    patch.setattr(tempfile, "tempdir", str(folder))
     patch.setenv(MARK, traces.mark)
     yield traces
     traces.clear()

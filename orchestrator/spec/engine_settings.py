@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.spec.engines import EngineSpec, command_words
-from orchestrator.spec.models import ModelSpec
+from orchestrator.spec.models import EndpointLimits, ModelSpec
 from orchestrator.spec.scorers import ScorerSpec
 from workers.engines.records import EngineSettings, fill
 
@@ -70,10 +70,15 @@ def engine_group(section: str, name: str, served: ModelSpec | ScorerSpec) -> Eng
         Scale(
             replicas.min,
             replicas.max,
-            replicas.requests or max(1, -(-served.limits.concurrency // replicas.max)),
+            replicas.requests or _room(served.limits, replicas.max),
             replicas.idle_s,
         ),
     )
+
+
+def _room(limits: EndpointLimits, most: int) -> int:
+    """Requests that a replica may have at once, as far as the limits say."""
+    return limits.replica_concurrency or max(1, -(-limits.concurrency // most))
 
 
 def engines_name(section: str, name: str) -> str:

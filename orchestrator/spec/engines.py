@@ -31,7 +31,8 @@ class ReplicaRange(Section):
     max: Count
     """Replicas at most."""
     requests: Count | None = None
-    """Requests, under way and waiting, that one replica is there for; default: limits.concurrency / max."""
+    """Requests, under way and waiting, that one replica is there for; default: limits.replica_concurrency, else
+    limits.concurrency / max."""
     idle_s: Positive = 120.0
     """A replica that has not been needed for so long is stopped."""
 

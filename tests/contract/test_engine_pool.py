@@ -27,8 +27,9 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
     """What this module starts; Ray's own files go to a temporary home."""
-    with pytest.MonkeyPatch.context() as patch, marked(patch) as found:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch, marked(patch, home) as found:
+        patch.setenv("HOME", str(home))
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         yield found
 

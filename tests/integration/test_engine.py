@@ -22,8 +22,8 @@ from workers.types import Event
 
 
 @pytest.fixture
-def traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traces]:
-    with marked(monkeypatch) as found:
+def traces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Traces]:
+    with marked(monkeypatch, tmp_path) as found:
         yield found
 
 

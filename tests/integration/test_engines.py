@@ -33,8 +33,8 @@ PRM = {"kind": "prm", "model": "arithmetic-prm-soft", "engine": EMBEDDED}
 
 
 @pytest.fixture
-def traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traces]:
-    with marked(monkeypatch) as found:
+def traces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Traces]:
+    with marked(monkeypatch, tmp_path) as found:
         yield found
 
 

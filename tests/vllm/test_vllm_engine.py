@@ -29,12 +29,12 @@ COMMAND = [
 
 
 @pytest.fixture
-def traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traces]:
+def traces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Traces]:
     if not PYTHON.exists():
         pytest.skip("vLLM is not installed: run tests/vllm/setup.sh, or make test-vllm")
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
-    with marked(monkeypatch) as found:
+    with marked(monkeypatch, tmp_path) as found:
         yield found
 
 
