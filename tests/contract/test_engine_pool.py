@@ -16,7 +16,7 @@ import yaml
 from orchestrator.errors import EndpointProblem
 from orchestrator.execution.engine_pool import EngineGone, EnginePool, LocalEngines
 from orchestrator.spec.engine_settings import EngineGroup, Needs, Scale
-from tests.chaos.processes import Traces
+from tests.chaos.processes import Traces, title_of
 from tests.engine_world import PATIENCE_S, TINY, marked, servers, tiny, until
 from tests.sweep_world import SweepFolder, rows_of
 from workers.engines import EngineReport, EngineSettings, Phase
@@ -153,9 +153,8 @@ async def test_a_killed_holder_takes_its_server_along_and_comes_back_with_anothe
     async with opened("ray") as pool:
         pool.start(0, 0, group(tiny("--child")))
         first = await reported(pool, 0, Phase.UP)
-        (actor,) = [
-            each for each in psutil.process_iter() if "ray::EngineActor" in " ".join(each.cmdline() or [])
-        ]
+        ours = psutil.Process().children(recursive=True)
+        (actor,) = [each for each in ours if title_of(each).startswith("ray::EngineActor")]
         actor.kill()
         await lost(pool, 0)
         second = await reported(pool, 0, Phase.UP)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -136,8 +137,14 @@ async def test_one_of_two_engines_hangs_and_is_replaced(
 
 
 def strike(traces: Traces, number: signal.Signals) -> None:
-    """A signal for the oldest server."""
-    os.kill(servers(traces, SERVE)[0].pid, number)
+    """A signal for the oldest server that is asked for something; another one may still be starting."""
+    asked = [each for each in servers(traces, SERVE) if is_connected(each)]
+    os.kill(asked[0].pid, number)
+
+
+def is_connected(process: psutil.Process) -> bool:
+    """Has somebody a connection to it?"""
+    return any(each.status == psutil.CONN_ESTABLISHED for each in process.net_connections(kind="tcp"))
 
 
 async def test_an_engine_that_never_serves_ends_the_run_with_the_end_of_its_log(
