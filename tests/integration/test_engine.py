@@ -154,11 +154,11 @@ async def test_the_value_of_a_named_variable_is_in_no_report(
 
 HOLDER = """
 import asyncio, sys
-from tests.engine_world import tiny
-from workers.engines import Engine
+from workers.engines import Engine, EngineSettings
 
 async def main():
-    engine = Engine(tiny("--child"), 0)
+    settings = EngineSettings("e", ("{python}", sys.argv[1], "{port}", "--child"), backoff_base_s=0.05)
+    engine = Engine(settings, 0)
     task = asyncio.create_task(engine.run())
     while (report := engine.report()).url is None:
         await asyncio.sleep(0.05)
@@ -172,7 +172,7 @@ asyncio.run(main())
 async def holder() -> tuple[asyncio.subprocess.Process, int]:
     """A process that holds an engine, and the process of the engine's server."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", HOLDER, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        sys.executable, "-c", HOLDER, TINY, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )  # fmt: skip
     assert process.stdout is not None
     return process, int(await process.stdout.readline())
