@@ -172,8 +172,11 @@ asyncio.run(main())
 async def holder() -> tuple[asyncio.subprocess.Process, int]:
     """A process that holds an engine, and the process of the engine's server."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", HOLDER, TINY, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )  # fmt: skip
+        *(sys.executable, "-c", HOLDER, TINY),
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert process.stdout is not None
     return process, int(await process.stdout.readline())
 
