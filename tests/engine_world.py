@@ -20,7 +20,7 @@ PATIENCE_S = 60.0
 
 def tiny(*options: str, name: str = "models.policy", **settings: float) -> EngineSettings:
     """A tiny server as an engine, with short times."""
-    times = {"hang_timeout_s": 2.0, "stop_timeout_s": 5.0, "backoff_base_s": 0.05, "poll_s": 0.1, **settings}
+    times = {"hang_timeout_s": 20.0, "stop_timeout_s": 5.0, "backoff_base_s": 0.05, "poll_s": 0.1, **settings}
     return EngineSettings(name, ("{python}", TINY, "{port}", *options), **times)  # type: ignore[arg-type]
 
 
