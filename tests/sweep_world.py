@@ -114,7 +114,7 @@ async def rows_of(database: str) -> Rows:
 async def _rows_of(database: str) -> Rows:
     async with await Store.open(database, create=False) as store:
         return {
-            name: (await store.query(sql, limit=1_000_000, timeout_s=60.0)).rows
+            name: (await store.query(sql, limit=1_000_000, timeout_s=600.0)).rows
             for name, sql in TABLES.items()
         }
 
@@ -124,8 +124,9 @@ def assert_same_rows(found: Rows, wanted: Rows, *, but: str = "") -> None:
     for table, rows in wanted.items():
         if table == but:
             continue
-        missing = [row for row in rows if row not in set(found[table])]
-        surplus = [row for row in found[table] if row not in set(rows)]
+        found_rows, wanted_rows = set(found[table]), set(rows)
+        missing = [row for row in rows if row not in found_rows]
+        surplus = [row for row in found[table] if row not in wanted_rows]
         assert not missing, f"{table}: {len(missing)} rows are missing or different, first {missing[:2]}"
         assert not surplus, f"{table}: {len(surplus)} rows too many, first {surplus[:2]}"
         assert found[table] == rows, f"{table}: the same rows, but some of them more often"

@@ -28,7 +28,7 @@ import sqlalchemy as sa
 import yaml
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.chaos.processes import Postgres, RayNode, Traces, ray_cluster, start_run
+from tests.chaos.processes import Postgres, RayNode, Traces, ray_cluster, start_run, until
 from tests.chaos.replica import key_of
 from tests.chaos.test_crash_equivalence import SEED, kill_worker, short_folder
 from tests.sweep_world import ROOT, Command, assert_same_rows, rows_of
@@ -113,10 +113,15 @@ class Sweep:
                 return
             assert said.code in (5, -signal.SIGKILL), said.err[-3000:]
 
+    @property
+    def is_alive(self) -> bool:
+        """Does its coordinator run?"""
+        return self.command is not None and not self.command.has_ended
+
     def kill(self) -> None:
         """SIGKILL for the coordinator."""
-        if self.command is not None and not self.command.has_ended:
-            self.command.process.send_signal(signal.SIGKILL)
+        assert self.command is not None
+        self.command.process.send_signal(signal.SIGKILL)
 
 
 @dataclass(slots=True)
@@ -136,7 +141,8 @@ class World:
             case "worker":
                 await kill_worker(self.rng, self.head, *self.others)
             case "coordinator":
-                self.rng.choice(self.sweeps).kill()
+                await until(lambda: any(each.is_alive for each in self.sweeps), "a coordinator ran")
+                self.rng.choice([each for each in self.sweeps if each.is_alive]).kill()
             case "raylet":
                 node = self.rng.choice(self.others)
                 await node.kill_raylet()
