@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.execution.counters import RunCounters
 from orchestrator.execution.pace import Pace, time_left_s
 from workers.types import (
     REDONE,
@@ -117,11 +118,13 @@ class Tally:
     retries: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     health: dict[int, WorkerHealth] = field(default_factory=dict)
+    counters: RunCounters = field(default_factory=RunCounters)
     _history: deque[tuple[float, int, int]] = field(default_factory=deque)
     _best_score_rate: float = 0.0
 
-    def add(self, batch: FactBatch) -> None:
-        """Count a committed batch."""
+    def add(self, batch: FactBatch, lanes: Mapping[int, int] | None = None) -> None:
+        """Count a committed batch; `lanes` says of which lane its tasks are."""
+        self.counters.add(batch, lanes or {})
         self.run_samples += len(batch.trajectories)
         self.outcomes.update(str(each.outcome) for each in batch.trajectories)
         searched = {
@@ -139,12 +142,14 @@ class Tally:
             self.requests += usage.requests
             self.retries += usage.retries
 
+    def lose(self, worker: int) -> None:
+        """A worker is gone, and what it last said of itself with it."""
+        self.counters.lose(self.health.pop(worker, None))
+
     def snapshot(self, in_flight: int) -> Snapshot:
         """The numbers now."""
         now = time.monotonic()
-        failures: Counter[str] = Counter()
-        for health in self.health.values():
-            failures.update(health.failures)
+        failures = self.counters.failures(self.health)
         paused = [health.paused_reason for health in self.health.values()]
         rate, score_rate = self._rates(now)
         self._best_score_rate = max(self._best_score_rate, score_rate)
