@@ -483,12 +483,18 @@ def doctor(
     sweep: Annotated[Path | None, typer.Argument(help="A sweep file whose parts to check.")] = None,
     db: Database = None,
     ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Start Ray and one actor, as a check.")] = True,
+    address: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster to check, instead of a local Ray.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check Python, Ray, the database, the problems' golds and the endpoints; say what to fix."""
+    """Check Python, Ray, the database, the problems' golds and the endpoints; say what to fix.
+
+    With --address: that all nodes have the same versions and clocks, and reach the endpoints.
+    """
     from orchestrator.doctor import examine
 
-    _await(examine(sweep, _chosen_database(db), checks_ray=ray, is_json=as_json))
+    _await(examine(sweep, _chosen_database(db), address, checks_ray=ray, is_json=as_json))
 
 
 @db_app.command("upgrade")
