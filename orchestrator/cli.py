@@ -592,7 +592,9 @@ def main() -> None:
     try:
         app()
     except TtcError as error:
-        typer.echo(f"error: {error}", err=True)
+        from orchestrator.terminal import printable
+
+        typer.echo(printable(f"error: {error}"), err=True)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("interrupted; everything drawn so far is stored", err=True)
@@ -603,8 +605,10 @@ def main() -> None:
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
+        from orchestrator.terminal import printable
+
         text = mask_secrets(f"{type(error).__name__}: {error}".splitlines()[0])
-        typer.echo(f"internal error: {text}", err=True)
+        typer.echo(printable(f"internal error: {text}"), err=True)
         typer.echo(
             f"    -> this is a defect of ttc; set {TRACEBACK_VARIABLE}=1 for the traceback to report",
             err=True,

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Awaitable
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +22,7 @@ from orchestrator.checkup import Check, failed
 from orchestrator.cluster_checkup import judge
 from orchestrator.commands import database_of
 from orchestrator.errors import TtcError
-from orchestrator.execution.local_ray import keep_on_loopback
+from orchestrator.execution.local_ray import prepare_local_ray
 from orchestrator.problems.datasets import ProblemSet, load_problems
 from orchestrator.spec.engine_settings import EngineGroup, engine_group
 from orchestrator.spec.file import load_sweep
@@ -33,6 +32,7 @@ from orchestrator.spec.scorers import AnyScorer, ScorerSpec
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import DEFAULT_STORE, generator_settings, store_url
 from orchestrator.store import Store, database_exists
+from orchestrator.terminal import Terminal
 from workers.engines import fill
 from workers.errors import EndpointError
 from workers.grading import GraderPool
@@ -52,7 +52,7 @@ async def examine(
     if is_json:
         sys.stdout.write(json.dumps([asdict(each) for each in checks], indent=2) + "\n")
     else:
-        Console().print(_table(checks))
+        Terminal().print(_table(checks))
     if not all(each.is_ok for each in checks):
         raise SystemExit(1)
 
@@ -78,7 +78,7 @@ async def _checks(
         async for check in _cluster(address, spec, url):
             yield check
     elif checks_ray:
-        keep_on_loopback()
+        prepare_local_ray()
         yield await _tried("ray", _ray())
 
 
@@ -257,5 +257,8 @@ def _table(checks: list[Check]) -> Table:
     table = Table("", "check", "found", box=None)
     for each in checks:
         mark = Text("ok", style="green") if each.is_ok else Text("FIX", style="bold red")
-        table.add_row(mark, Text(each.subject), Text(each.found))
+        is_told = each.is_ok or not each.remedy or each.remedy in each.found
+        table.add_row(
+            mark, Text(each.subject), Text(each.found if is_told else f"{each.found}\n    -> {each.remedy}")
+        )
     return table

@@ -40,7 +40,7 @@ from orchestrator.execution.endpoints import ServedModels, engine_groups, serve_
 from orchestrator.execution.engine_pool import EnginePool, LocalEngines
 from orchestrator.execution.fleet import Fleet, Record
 from orchestrator.execution.growth import Growth
-from orchestrator.execution.local_ray import keep_on_loopback
+from orchestrator.execution.local_ray import prepare_local_ray
 from orchestrator.execution.metrics import RunIdentity
 from orchestrator.execution.metrics_server import MetricsSettings
 from orchestrator.execution.observation import Board, Observation, lane_models
@@ -124,7 +124,7 @@ async def run_sweep(
 ) -> RunReport:
     """Draw and score what a registered sweep is missing, grade it and compute its results."""
     if not options.is_local and options.ray_address is None:
-        keep_on_loopback()
+        prepare_local_ray()
     sweep_id = registered.sweep_id
     wanted = sum(registered.wanted.values())
     logger.info("%d samples wanted", wanted, extra={"event": "registered", "samples_wanted": wanted})

@@ -1,4 +1,7 @@
-"""Keeps a Ray of our own on loopback. It does not import Ray, since Ray reads the setting when it is imported."""
+"""What a Ray of our own must not have: ports that others reach, and secrets that its processes do not need.
+
+It does not import Ray, since Ray reads the setting when it is imported.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,15 @@ LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 Without it they listen on all interfaces, and `_node_ip_address="127.0.0.1"` does not stop them (Ray 2.60)."""
 
 
-def keep_on_loopback() -> None:
-    """Have a Ray that this process starts listen on loopback only; call it before anything imports ray."""
+COORDINATORS_OWN = ("TTC_DATABASE_URL", "TTC_METRICS_TOKEN")
+"""Variables that only the coordinator reads, and has read by then."""
+
+
+def prepare_local_ray() -> None:
+    """Have a Ray that this process starts listen on loopback only, and know neither database nor token.
+
+    Call it before anything imports ray. Keys of model servers stay: workers need them.
+    """
     os.environ.setdefault(LOOPBACK_VARIABLE, "0")
+    for name in COORDINATORS_OWN:
+        os.environ.pop(name, None)

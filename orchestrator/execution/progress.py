@@ -22,6 +22,7 @@ from rich.text import Text
 
 from orchestrator.execution.counters import RunCounters
 from orchestrator.execution.pace import Pace, time_left_s
+from orchestrator.terminal import Terminal, printable
 from workers.types import (
     REDONE,
     FactBatch,
@@ -263,7 +264,7 @@ class LineReporter:
 
     def note(self, message: str) -> None:
         """Write a line."""
-        print(message, file=self._stream, flush=True)
+        print(printable(message), file=self._stream, flush=True)
 
     def first_sample(self, prompt: str, trajectory: Trajectory) -> None:
         """Write the first exchange, control characters escaped."""
@@ -345,15 +346,8 @@ def make_reporter(name: str, *, is_json: bool, stream: TextIO) -> Reporter:
     """The reporter that fits the stream."""
     if is_json:
         return JsonReporter(stream)
-    console = Console(file=stream)
+    console = Terminal(file=stream)
     return TerminalReporter(console, name) if console.is_terminal else LineReporter(stream)
-
-
-def printable(text: str) -> str:
-    """`text` without what could steer a terminal: control and bidirectional characters show as U+FFFD."""
-    return "".join(
-        each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text
-    )
 
 
 def shortened(text: str, limit: int = PREVIEW_CHARACTERS) -> str:
