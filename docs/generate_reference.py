@@ -17,7 +17,7 @@ import typer.main
 from sqlalchemy.dialects import postgresql
 
 from orchestrator import cli
-from orchestrator.execution.metrics_server import TOKEN_VARIABLE
+from orchestrator.environment import METRICS_TOKEN_VARIABLE
 from orchestrator.spec.file import sweep_schema
 from orchestrator.store import facts, findings, schema
 from orchestrator.store.views import VIEWS
@@ -143,7 +143,7 @@ def _environment() -> Iterator[str]:
                 "Where downloaded problem sets are kept; default: `ttc` in the user's cache.",
             ),
             (
-                f"`{TOKEN_VARIABLE}`",
+                f"`{METRICS_TOKEN_VARIABLE}`",
                 "Token that readers of a run's metrics must send; needed to serve them beyond this machine.",
             ),
             ("`HF_ENDPOINT`", "Another host that serves the problem sets of the Hub."),

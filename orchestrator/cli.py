@@ -188,6 +188,8 @@ def resume(
     if _is_job_api(address):
         from orchestrator.submission import submit_resume
 
+        if metrics_port is not None or log_file is not None:
+            raise UsageError("--metrics-port and --log-file are for runs on this machine, not for jobs")
         submit_resume(name, _job_words(address, db, db_env, python, workers), is_json=as_json)
         return
     if db_env or python:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 
+from orchestrator.environment import DATABASE_VARIABLE, METRICS_TOKEN_VARIABLE
+
 LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """In spite of its name it holds on any system: 0 makes 127.0.0.1 the address of this node, where Ray's servers listen.
 Without it they listen on all interfaces, and `_node_ip_address="127.0.0.1"` does not stop them (Ray 2.60)."""
 
 
-COORDINATORS_OWN = ("TTC_DATABASE_URL", "TTC_METRICS_TOKEN")
+COORDINATORS_OWN = (DATABASE_VARIABLE, METRICS_TOKEN_VARIABLE)
 """Variables that only the coordinator reads, and has read by then."""
 
 

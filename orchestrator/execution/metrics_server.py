@@ -18,10 +18,10 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from orchestrator.environment import METRICS_TOKEN_VARIABLE
 from orchestrator.errors import UsageError
 from orchestrator.execution.metrics import RunView, families
 
-TOKEN_VARIABLE = "TTC_METRICS_TOKEN"  # noqa: S105 -- its name
 LOOPBACK = "127.0.0.1"
 SHUTDOWN_S = 0.5
 
@@ -50,13 +50,13 @@ def metrics_settings(
                 value=repr(host), remedy="add --metrics-port PORT; 0 takes a free one",
             )  # fmt: skip
         return None
-    host, token = host or LOOPBACK, environ.get(TOKEN_VARIABLE) or None
+    host, token = host or LOOPBACK, environ.get(METRICS_TOKEN_VARIABLE) or None
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-        raise UsageError.of("holds characters that no header can carry", field=TOKEN_VARIABLE)
+        raise UsageError.of("holds characters that no header can carry", field=METRICS_TOKEN_VARIABLE)
     if token is None and not is_loopback(host):
         raise UsageError.of(
             "can be reached from other machines, and no token is set", field="--metrics-host", value=repr(host),
-            remedy=f"set {TOKEN_VARIABLE}, which readers then send as `Authorization: Bearer ...`, "
+            remedy=f"set {METRICS_TOKEN_VARIABLE}, which readers then send as `Authorization: Bearer ...`, "
             "or leave --metrics-host out",
         )  # fmt: skip
     return MetricsSettings(host, port, token)
@@ -118,7 +118,9 @@ class MetricsServer(Collector):
     async def _answer(self, request: web.Request) -> web.Response:
         if not self._may_read(request):
             headers = {hdrs.WWW_AUTHENTICATE: "Bearer"}
-            return web.Response(status=401, text=f"send the token of {TOKEN_VARIABLE}\n", headers=headers)
+            return web.Response(
+                status=401, text=f"send the token of {METRICS_TOKEN_VARIABLE}\n", headers=headers
+            )
         encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
         headers = {hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store"}
         return web.Response(body=encode(self._registry), headers=headers)

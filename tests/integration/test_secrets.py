@@ -19,7 +19,7 @@ from orchestrator.commands import ExportWords, export_training_set, run_query, s
 from orchestrator.errors import EndpointProblem
 from orchestrator.run_log import run_log
 from tests.fault_server import Fault, FaultServer
-from tests.sweep_world import NAME, Command, SweepFolder, ttc
+from tests.sweep_world import NAME, Command, SweepFolder, rows_of, ttc
 
 KEY = "planted/key+4711"
 VARIABLE = "PLANTED"
@@ -108,6 +108,20 @@ async def test_a_refused_key_is_not_repeated(folder: SweepFolder, monkeypatch: p
             await folder.run_here()
     assert not leaks(f"{caught.value} {caught.value!r} {caught.value.__cause__!r}")
     assert not files_with_leaks(folder.folder)
+
+
+async def test_a_key_that_is_a_word_takes_nothing_out_of_a_text(
+    folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers of one's own often want any key, say EMPTY; what the model wrote must stay what it wrote."""
+    monkeypatch.setenv(VARIABLE, "EMPTY")
+    async with FaultServer(
+        api_key="EMPTY", text=lambda prompt, seed: "The set is EMPTY: \\boxed{0}"
+    ) as server:
+        folder.write(server.url, problems=1, samples=4, api_key_env=VARIABLE)
+        await folder.run_here()
+    rows = (await rows_of(folder.database))["trajectories"]
+    assert {row[12] for row in rows} == {"The set is EMPTY: \\boxed{0}"}
 
 
 @pytest.mark.postgres

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 from prometheus_client import REGISTRY
 
+from orchestrator.environment import METRICS_TOKEN_VARIABLE
 from orchestrator.errors import UsageError
 from orchestrator.execution.metrics_server import (
-    TOKEN_VARIABLE,
     MetricsServer,
     MetricsSettings,
     metrics_settings,
@@ -75,26 +75,28 @@ async def test_a_port_that_is_taken_is_an_error_that_says_what_to_do() -> None:
 
 
 def test_metrics_are_off_by_default_and_on_loopback_otherwise() -> None:
-    assert metrics_settings(None, None, {TOKEN_VARIABLE: TOKEN}) is None
+    assert metrics_settings(None, None, {METRICS_TOKEN_VARIABLE: TOKEN}) is None
     assert metrics_settings(0, None, {}) == MetricsSettings("127.0.0.1", 0, None)
-    assert metrics_settings(9, "::1", {TOKEN_VARIABLE: ""}) == MetricsSettings("::1", 9, None)
-    assert metrics_settings(9, "0.0.0.0", {TOKEN_VARIABLE: TOKEN}) == MetricsSettings("0.0.0.0", 9, TOKEN)
-    assert TOKEN not in repr(metrics_settings(9, "localhost", {TOKEN_VARIABLE: TOKEN}))
+    assert metrics_settings(9, "::1", {METRICS_TOKEN_VARIABLE: ""}) == MetricsSettings("::1", 9, None)
+    assert metrics_settings(9, "0.0.0.0", {METRICS_TOKEN_VARIABLE: TOKEN}) == MetricsSettings(
+        "0.0.0.0", 9, TOKEN
+    )
+    assert TOKEN not in repr(metrics_settings(9, "localhost", {METRICS_TOKEN_VARIABLE: TOKEN}))
 
 
 @pytest.mark.parametrize(
     ("port", "host", "token", "said"),
     [
-        (9, "0.0.0.0", "", TOKEN_VARIABLE),
-        (9, "::", "", TOKEN_VARIABLE),
-        (9, "node7", "", TOKEN_VARIABLE),
+        (9, "0.0.0.0", "", METRICS_TOKEN_VARIABLE),
+        (9, "::", "", METRICS_TOKEN_VARIABLE),
+        (9, "node7", "", METRICS_TOKEN_VARIABLE),
         (None, "0.0.0.0", TOKEN, "--metrics-port"),
-        (9, None, "two\nlines", TOKEN_VARIABLE),
+        (9, None, "two\nlines", METRICS_TOKEN_VARIABLE),
     ],
 )
 def test_what_would_be_open_to_all_is_refused(
     port: int | None, host: str | None, token: str, said: str
 ) -> None:
     with pytest.raises(UsageError, match=said) as caught:
-        metrics_settings(port, host, {TOKEN_VARIABLE: token})
+        metrics_settings(port, host, {METRICS_TOKEN_VARIABLE: token})
     assert not token or token not in str(caught.value)

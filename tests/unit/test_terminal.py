@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.output import show_rows
+from orchestrator.store import NodeRecord
 from orchestrator.terminal import Terminal, printable, write_text
+from orchestrator.tree_view import tree_view
 
 HOSTILE = {
     "colour": "\x1b[31mred",
@@ -82,3 +84,12 @@ def test_a_huge_cell_is_cut_before_it_is_measured(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sys.stdout", stream)
     show_rows(["column"], [["\x1b" * 10_000_000]], "table")
     assert len(stream.getvalue()) < 5000
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_tree_is_safe_to_look_at(text: str) -> None:
+    node = NodeRecord("0", "", 0, text, "finished", 0.5, f"pruned {text}")
+    stream = io.StringIO()
+    Terminal(file=stream, width=200).print(tree_view(f"beam: {text}", [node], shows_all=True))
+    assert not steers(stream.getvalue())
+    assert "0.50" in stream.getvalue()
