@@ -19,7 +19,7 @@ from orchestrator.commands import ExportWords, export_training_set, run_query, s
 from orchestrator.errors import EndpointProblem
 from orchestrator.run_log import run_log
 from tests.fault_server import Fault, FaultServer
-from tests.sweep_world import NAME, Command, SweepFolder, rows_of, ttc
+from tests.sweep_world import NAME, PROBE_PROMPT, Command, SweepFolder, rows_of, ttc
 
 KEY = "planted/key+4711"
 VARIABLE = "PLANTED"
@@ -122,6 +122,19 @@ async def test_a_key_that_is_a_word_takes_nothing_out_of_a_text(
         await folder.run_here()
     rows = (await rows_of(folder.database))["trajectories"]
     assert {row[12] for row in rows} == {"The set is EMPTY: \\boxed{0}"}
+
+
+async def test_no_key_is_so_short_that_an_error_may_repeat_it(
+    folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "k/4711")
+    wrapped = Echoing(
+        api_key="k/4711", choose=lambda prompt: None if PROBE_PROMPT in prompt else Fault.WRAPPED_ERROR
+    )
+    async with wrapped as server:
+        folder.write(server.url, problems=1, samples=4, api_key_env=VARIABLE, limits={"max_attempts": 1})
+        assert (await folder.run_here()).report.failed_samples == 4
+    assert not files_with_leaks(folder.folder)
 
 
 @pytest.mark.postgres
