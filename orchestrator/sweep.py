@@ -280,6 +280,9 @@ def _engine_pool(options: RunOptions) -> EnginePool:
 
 def _recorder(store: Store, life: _Life, sweep_id: int, reporter: Reporter) -> Record:
     async def record(events: Sequence[Event]) -> None:
+        for each in events:
+            said = {"event": each.kind, "subject": each.subject, "run_id": life.run_id}
+            logger.info(each.detail, extra=said)
         await patiently(lambda: store.add_events(sweep_id, life.run_id, events), reporter.note)
 
     return record
