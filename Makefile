@@ -1,11 +1,12 @@
 # Everything a new user needs: `make demo` and `make test`. Both set up what they need in .venv and nothing else.
 PYTHON ?= python3
 VENV := .venv
+AUDIT := .audit
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench test-vllm wheel clean
+.PHONY: help demo test lint audit bench test-vllm wheel clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +39,15 @@ lint: $(VENV)/.lint ## Style, types and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+$(AUDIT)/.ready: | $(BIN)/python
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip --disable-pip-version-check install --quiet 'pip-audit>=2.10'
+	@touch $@
+
+# In a venv of its own: what audits is not among what is audited. `--strict`: what could not be looked up is not sound.
+audit: $(AUDIT)/.ready ## Look up known vulnerabilities of the pinned packages; needs the network
+	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
+
 bench: $(VENV)/.test ## Throughput, utilisation, writer and memory, each beside its floor
 	$(BIN)/python -m benchmarks
 
@@ -50,4 +60,4 @@ wheel: $(VENV)/.run ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean: ## Remove what the targets made, but no database
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -17,6 +17,7 @@ import typer.main
 from sqlalchemy.dialects import postgresql
 
 from orchestrator import cli
+from orchestrator.environment import METRICS_TOKEN_VARIABLE
 from orchestrator.spec.file import sweep_schema
 from orchestrator.store import facts, findings, schema
 from orchestrator.store.views import VIEWS
@@ -140,6 +141,10 @@ def _environment() -> Iterator[str]:
             (
                 "`TTC_CACHE_DIR`",
                 "Where downloaded problem sets are kept; default: `ttc` in the user's cache.",
+            ),
+            (
+                f"`{METRICS_TOKEN_VARIABLE}`",
+                "Token that readers of a run's metrics must send; needed to serve them beyond this machine.",
             ),
             ("`HF_ENDPOINT`", "Another host that serves the problem sets of the Hub."),
             ("`HF_HUB_OFFLINE`", "`1`: never download; what is in the cache is used."),

@@ -74,6 +74,21 @@ Python = Annotated[
         help=f"Interpreter on the head that has ttc; else ${PYTHON_VARIABLE}, else one is looked for there."
     ),
 ]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=65535, help="Serve Prometheus metrics of the run at this port; 0 takes a free one."
+    ),
+]
+MetricsHost = Annotated[
+    str | None,
+    typer.Option(
+        help="Address to serve metrics on, else 127.0.0.1; another needs a token in $TTC_METRICS_TOKEN."
+    ),
+]
+LogFile = Annotated[
+    Path | None, typer.Option(help="Append what happens to this file, one JSON object a line.")
+]
 Preview = Annotated[bool, typer.Option(help="Wait for the first completion, and show it, before going on.")]
 
 
@@ -85,16 +100,26 @@ def run(
     workers: Workers = None,
     address: Address = None,
     preview: Preview = True,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
+    log_file: LogFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep, or go on with it: what is stored is never drawn again, and Ctrl-C is safe."""
     from orchestrator.commands import run_file
+    from orchestrator.execution.metrics_server import metrics_settings
     from orchestrator.sweep import RunOptions
 
     options = RunOptions(
-        workers=workers, is_local=local, ray_address=_ray_address(address), is_previewed=preview, is_json=as_json,
+        workers=workers,
+        is_local=local,
+        ray_address=_ray_address(address),
+        is_previewed=preview,
+        is_json=as_json,
         stop_window_s=_stop_window_s(),
-    )  # fmt: skip
+        metrics=metrics_settings(metrics_port, metrics_host, os.environ),
+        log_file=log_file,
+    )
     _await(run_file(sweep, _chosen_database(db), options))
 
 
@@ -150,23 +175,35 @@ def resume(
     ] = None,
     db_env: DatabaseVariable = None,
     python: Python = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
+    log_file: LogFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a sweep by its name, from what the database knows of it; needs no file."""
     from orchestrator.commands import resume_sweep
+    from orchestrator.execution.metrics_server import metrics_settings
     from orchestrator.sweep import RunOptions
 
     if _is_job_api(address):
         from orchestrator.submission import submit_resume
 
+        if metrics_port is not None or log_file is not None:
+            raise UsageError("--metrics-port and --log-file are for runs on this machine, not for jobs")
         submit_resume(name, _job_words(address, db, db_env, python, workers), is_json=as_json)
         return
     if db_env or python:
         raise UsageError("--db-env and --python are for jobs", remedy="add --address http://HEAD:8265")
     options = RunOptions(
-        workers=workers, is_local=local, ray_address=address, is_previewed=False, is_json=as_json,
+        workers=workers,
+        is_local=local,
+        ray_address=address,
+        is_previewed=False,
+        is_json=as_json,
         stop_window_s=_stop_window_s(),
-    )  # fmt: skip
+        metrics=metrics_settings(metrics_port, metrics_host, os.environ),
+        log_file=log_file,
+    )
     _await(resume_sweep(name, _database(db), options))
 
 
@@ -337,10 +374,14 @@ def score(
     local: IsLocal = False,
     workers: Workers = None,
     address: Address = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
+    log_file: LogFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Score what a sweep has stored, by its own scorers or by others as well; generates nothing."""
     from orchestrator.commands import score_sweep
+    from orchestrator.execution.metrics_server import metrics_settings
     from orchestrator.sweep import RunOptions
 
     options = RunOptions(
@@ -351,6 +392,8 @@ def score(
         is_json=as_json,
         only_scores=True,
         stop_window_s=_stop_window_s(),
+        metrics=metrics_settings(metrics_port, metrics_host, os.environ),
+        log_file=log_file,
     )
     _await(score_sweep(name, _database(db), scorers, options))
 
@@ -442,12 +485,18 @@ def doctor(
     sweep: Annotated[Path | None, typer.Argument(help="A sweep file whose parts to check.")] = None,
     db: Database = None,
     ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Start Ray and one actor, as a check.")] = True,
+    address: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster to check, instead of a local Ray.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check Python, Ray, the database, the problems' golds and the endpoints; say what to fix."""
+    """Check Python, Ray, the database, the problems' golds and the endpoints; say what to fix.
+
+    With --address: that all nodes have the same versions and clocks, and reach the endpoints.
+    """
     from orchestrator.doctor import examine
 
-    _await(examine(sweep, _chosen_database(db), checks_ray=ray, is_json=as_json))
+    _await(examine(sweep, _chosen_database(db), address, checks_ray=ray, is_json=as_json))
 
 
 @db_app.command("upgrade")
@@ -545,7 +594,9 @@ def main() -> None:
     try:
         app()
     except TtcError as error:
-        typer.echo(f"error: {error}", err=True)
+        from orchestrator.terminal import printable
+
+        typer.echo(printable(f"error: {error}"), err=True)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("interrupted; everything drawn so far is stored", err=True)
@@ -556,8 +607,10 @@ def main() -> None:
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
+        from orchestrator.terminal import printable
+
         text = mask_secrets(f"{type(error).__name__}: {error}".splitlines()[0])
-        typer.echo(f"internal error: {text}", err=True)
+        typer.echo(printable(f"internal error: {text}"), err=True)
         typer.echo(
             f"    -> this is a defect of ttc; set {TRACEBACK_VARIABLE}=1 for the traceback to report",
             err=True,

@@ -45,6 +45,7 @@ from orchestrator.spec.settings import DEFAULT_STORE, store_url
 from orchestrator.store import Store
 from orchestrator.sweep import NOTHING_TO_DO, RunOptions, RunReport, run_sweep
 from orchestrator.tree_view import tree_view
+from orchestrator.watching import observed
 from workers.collector import calm_collector
 from workers.grading import GraderPool
 from workers.identity import MAX_SAMPLES_PER_POOL
@@ -56,25 +57,31 @@ async def run_file(path: Path, database: str | None, options: RunOptions) -> Non
     problems = load_problems(spec.problems, path.parent)
     url = database_of(spec, path, database)
     reporter = make_reporter(spec.name, is_json=options.is_json, stream=sys.stderr)
-    async with await Store.open(url) as store:
+    async with observed(spec.name, url, options, reporter.note) as board, await Store.open(url) as store:
         registered = await register(spec, problems, store, reporter.note)
-        report = await run_sweep(spec, registered, store, options, reporter)
+        report = await run_sweep(spec, registered, store, options, reporter, board)
     _finish(spec.name, report, options)
 
 
 async def resume_sweep(name: str, url: str, options: RunOptions) -> None:
     """`ttc resume`: the same, from what the store knows."""
     reporter = make_reporter(name, is_json=options.is_json, stream=sys.stderr)
-    async with await Store.open(url, create=False) as store:
+    async with (
+        observed(name, url, options, reporter.note) as board,
+        await Store.open(url, create=False) as store,
+    ):
         spec, registered = await recall(name, store)
-        report = await run_sweep(spec, registered, store, options, reporter)
+        report = await run_sweep(spec, registered, store, options, reporter, board)
     _finish(name, report, options)
 
 
 async def score_sweep(name: str, url: str, scorers: Path | None, options: RunOptions) -> None:
     """`ttc score`: scores of what is stored, by the sweep's own scorers or by those of another file."""
     reporter = make_reporter(name, is_json=options.is_json, stream=sys.stderr)
-    async with await Store.open(url, create=False) as store:
+    async with (
+        observed(name, url, options, reporter.note) as board,
+        await Store.open(url, create=False) as store,
+    ):
         if scorers is None:
             spec, registered = await recall(name, store)
         else:
@@ -84,7 +91,7 @@ async def score_sweep(name: str, url: str, scorers: Path | None, options: RunOpt
                 f"the sweep {name!r} has no scorer",
                 remedy=f"name a file that has some: ttc score {name} SCORERS.yaml",
             )
-        report = await run_sweep(spec, registered, store, options, reporter)
+        report = await run_sweep(spec, registered, store, options, reporter, board)
     _finish(name, report, options)
 
 

@@ -6,23 +6,22 @@ import json
 import sys
 from typing import Any
 
-from rich.console import Console
+from orchestrator.terminal import Terminal, printable, write_text
 
 
 def note(message: str) -> None:
     """Say something beside the output."""
-    sys.stderr.write(message + "\n")
+    sys.stderr.write(printable(message) + "\n")
 
 
 def show(what: Any) -> None:
     """Print for people."""
-    Console().print(what)
+    Terminal().print(what)
 
 
 def show_line(text: str) -> None:
     """Print one line, however long."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    write_text(sys.stdout, text + "\n")
 
 
 def show_json(value: Any) -> None:

@@ -10,16 +10,19 @@ import shlex
 import shutil
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.checkup import Check, failed
+from orchestrator.cluster_checkup import judge
 from orchestrator.commands import database_of
 from orchestrator.errors import TtcError
+from orchestrator.execution.local_ray import prepare_local_ray
 from orchestrator.problems.datasets import ProblemSet, load_problems
 from orchestrator.spec.engine_settings import EngineGroup, engine_group
 from orchestrator.spec.file import load_sweep
@@ -29,38 +32,34 @@ from orchestrator.spec.scorers import AnyScorer, ScorerSpec
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.spec.settings import DEFAULT_STORE, generator_settings, store_url
 from orchestrator.store import Store, database_exists
+from orchestrator.terminal import Terminal
 from workers.engines import fill
 from workers.errors import EndpointError
 from workers.grading import GraderPool
 from workers.http import open_session
 from workers.probe import probe
 from workers.rewards import probe_scorer
+from workers.types import EndpointSettings
 
 RAY_TIMEOUT_S = 90.0
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was tried."""
-
-    subject: str
-    is_ok: bool
-    found: str
-    remedy: str = ""
-
-
-async def examine(sweep: Path | None, database: str | None, *, checks_ray: bool, is_json: bool) -> None:
+async def examine(
+    sweep: Path | None, database: str | None, address: str | None, *, checks_ray: bool, is_json: bool
+) -> None:
     """Run all checks and print them; ends with exit code 1 if one failed."""
-    checks = [each async for each in _checks(sweep, database, checks_ray)]
+    checks = [each async for each in _checks(sweep, database, address, checks_ray)]
     if is_json:
         sys.stdout.write(json.dumps([asdict(each) for each in checks], indent=2) + "\n")
     else:
-        Console().print(_table(checks))
+        Terminal().print(_table(checks))
     if not all(each.is_ok for each in checks):
         raise SystemExit(1)
 
 
-async def _checks(sweep: Path | None, database: str | None, checks_ray: bool) -> AsyncIterator[Check]:
+async def _checks(
+    sweep: Path | None, database: str | None, address: str | None, checks_ray: bool
+) -> AsyncIterator[Check]:
     yield Check("python", True, f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}")
     spec: SweepSpec | None = None
     url = database or store_url(DEFAULT_STORE, Path.cwd())
@@ -70,36 +69,39 @@ async def _checks(sweep: Path | None, database: str | None, checks_ray: bool) ->
             url = database_of(spec, sweep, database)
             yield Check("sweep file", True, f"{spec.name}: {len(spec.strategies)} strategies")
         except TtcError as error:
-            yield _failed("sweep file", error)
+            yield failed("sweep file", error)
     yield await _tried("database", _database(url))
     if spec is not None and sweep is not None:
-        try:
-            problems = load_problems(spec.problems, sweep.parent)
-            yield await _tried("problems", _golds(problems))
-        except TtcError as error:
-            yield _failed("problems", error)
-        for name, model in spec.models.items():
-            async for check in _endpoints(name, model):
-                yield check
-        for name, scorer in spec.scorers.items():
-            async for check in _scorer_endpoints(name, scorer):
-                yield check
-    if checks_ray:
+        async for check in _parts(spec, sweep.parent):
+            yield check
+    if address is not None:
+        async for check in _cluster(address, spec, url):
+            yield check
+    elif checks_ray:
+        prepare_local_ray()
         yield await _tried("ray", _ray())
+
+
+async def _parts(spec: SweepSpec, folder: Path) -> AsyncIterator[Check]:
+    """What the sweep file names: problems and servers, the latter asked from here."""
+    try:
+        problems = load_problems(spec.problems, folder)
+        yield await _tried("problems", _golds(problems))
+    except TtcError as error:
+        yield failed("problems", error)
+    for name, model in spec.models.items():
+        async for check in _endpoints(name, model):
+            yield check
+    for name, scorer in spec.scorers.items():
+        async for check in _scorer_endpoints(name, scorer):
+            yield check
 
 
 async def _tried(subject: str, work: Awaitable[str]) -> Check:
     try:
         return Check(subject, True, await work)
     except TtcError as error:
-        return _failed(subject, error)
-
-
-def _failed(subject: str, error: TtcError) -> Check:
-    remedies = [each.remedy for each in error.findings if each.remedy] + (
-        [error.remedy] if error.remedy else []
-    )
-    return Check(subject, False, str(error), "; ".join(remedies))
+        return failed(subject, error)
 
 
 async def _database(url: str) -> str:
@@ -202,9 +204,61 @@ async def _ray() -> str:
     return "a local Ray starts, and an actor answers"
 
 
+async def _cluster(address: str, spec: SweepSpec | None, url: str) -> AsyncIterator[Check]:
+    """The cluster at an address: an actor answers, and every node has and reaches what the sweep needs."""
+    from orchestrator.execution.ray_nodes import look_at_nodes, versions_here
+    from orchestrator.execution.ray_pool import RayPool
+    from workers.worker import WorkerSettings
+
+    try:
+        async with asyncio.timeout(RAY_TIMEOUT_S), RayPool(WorkerSettings(()), 1, address=address) as pool:
+            await pool.wait_ready(0)
+            reports = await look_at_nodes(_asked_of(spec))
+    except TimeoutError:
+        found = f"no actor answered within {RAY_TIMEOUT_S:.0f} s at {address}"
+        yield Check("ray", False, found, "see `ray status`, and whether any node has a free slot")
+        return
+    except TtcError as error:
+        yield failed("ray", error)
+        return
+    yield Check("ray", True, f"{address}: {len(reports)} nodes, and an actor answers")
+    workers = spec.limits.workers if spec is not None else None
+    for check in judge(reports, versions_here(), workers, await _clock_of(url)):
+        yield check
+
+
+def _asked_of(spec: SweepSpec | None) -> list[EndpointSettings]:
+    """The servers that every node has to reach."""
+    if spec is None:
+        return []
+    models = [
+        generator_settings(name, each, 0).endpoint for name, each in spec.models.items() if each.endpoints
+    ]
+    scorers = [
+        scorer_settings(name, each, 0).endpoint for name, each in spec.scorers.items() if each.endpoints
+    ]
+    return [*models, *scorers]
+
+
+async def _clock_of(url: str) -> float | None:
+    """How far the clock of the database is ahead of ours; None while there is no database."""
+    if not database_exists(url):
+        return None
+    try:
+        async with await Store.open(url, create=False, read_only=True) as store:
+            before_s = time.time()
+            there_s = await store.clock()
+            return there_s - (before_s + time.time()) / 2
+    except TtcError:
+        return None  # another check says why
+
+
 def _table(checks: list[Check]) -> Table:
     table = Table("", "check", "found", box=None)
     for each in checks:
         mark = Text("ok", style="green") if each.is_ok else Text("FIX", style="bold red")
-        table.add_row(mark, Text(each.subject), Text(each.found))
+        is_told = each.is_ok or not each.remedy or each.remedy in each.found
+        table.add_row(
+            mark, Text(each.subject), Text(each.found if is_told else f"{each.found}\n    -> {each.remedy}")
+        )
     return table

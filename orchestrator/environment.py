@@ -4,6 +4,8 @@ from __future__ import annotations
 
 DATABASE_VARIABLE = "TTC_DATABASE_URL"
 """The store, where the command line names none."""
+METRICS_TOKEN_VARIABLE = "TTC_METRICS_TOKEN"  # noqa: S105 -- its name
+"""Token that readers of a run's metrics must send."""
 TRACEBACK_VARIABLE = "TTC_TRACEBACK"
 """Show the traceback of an internal error."""
 STOP_WINDOW_VARIABLE = "TTC_STOP_WINDOW_S"

@@ -18,8 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.execution.progress import PROGRESS_LINE, duration, printable
+from orchestrator.execution.progress import PROGRESS_LINE, duration
 from orchestrator.execution.ray_jobs import Job
+from orchestrator.terminal import printable
 
 
 class View(Protocol):

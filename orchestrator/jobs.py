@@ -12,8 +12,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
-from rich.console import Console
-
 from orchestrator.console import note, show, show_json, show_line
 from orchestrator.errors import (
     EndpointProblem,
@@ -23,11 +21,11 @@ from orchestrator.errors import (
     TtcError,
     UsageError,
 )
-from orchestrator.execution.progress import printable
 from orchestrator.execution.ray_jobs import Job, JobState, RayJobs
 from orchestrator.execution.ray_runtime import RayUnavailable
 from orchestrator.job_view import JsonView, PersonView, View, as_plain, jobs_table
 from orchestrator.nearest import suggestion
+from orchestrator.terminal import Terminal, printable
 
 RECONNECTIONS = 30
 """Times in a row that a lost connection is tried again before `ttc watch` gives up."""
@@ -91,7 +89,7 @@ async def watch(name: str, address: str, *, is_json: bool) -> None:
     """`ttc watch`: follow the latest job of a sweep, and end as it ends."""
     jobs = await asyncio.to_thread(RayJobs, address)
     job = (await asyncio.to_thread(_jobs_of, name, jobs))[0]
-    view: View = JsonView() if is_json else PersonView(Console())
+    view: View = JsonView() if is_json else PersonView(Terminal())
     view.job(job)
     try:
         async with aclosing(lines_of(job.id, jobs)) as lines:

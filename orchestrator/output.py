@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,12 +21,15 @@ from orchestrator.console import note as note
 from orchestrator.console import show as show
 from orchestrator.console import show_json as show_json
 from orchestrator.console import show_line as show_line
-from orchestrator.execution.progress import duration, printable
+from orchestrator.execution.progress import duration
 from orchestrator.problems.integrity import ScrambleCheck
 from orchestrator.store import LEASE_S, Progress, Scoring
+from orchestrator.terminal import Terminal, printable, write_text
 
 FORMATS = ("table", "csv", "json")
 WIDEST_RESULTS = 140
+LONGEST_CELL = 1000
+"""Characters that are looked at at all: a text may be of any size, and to measure it takes time."""
 CELL_WIDTH = 60
 """Characters of a value that a table of rows shows; csv and json show all."""
 MOST_FORECAST_COLUMNS = 4
@@ -65,7 +67,7 @@ def show_conclusions(
     if is_json:
         show_json(conclusions_json(found, shows_first=shows_first))
         return
-    console = Console()
+    console = Terminal()
     width = min(console.width, WIDEST_RESULTS)
     for each in found.strategies:
         tables = results_tables.render(each, width)
@@ -199,10 +201,10 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], output: str
     elif output == "csv":
         buffer = io.StringIO()
         csv.writer(buffer).writerows([columns, *rows])
-        sys.stdout.write(buffer.getvalue())
+        write_text(sys.stdout, buffer.getvalue())
     else:
         # As wide as its rows: a terminal folds long lines, a pipe should not lose columns.
-        Console(width=2 * CELL_WIDTH * max(1, len(columns))).print(_query_table(columns, rows))
+        Terminal(width=2 * CELL_WIDTH * max(1, len(columns))).print(_query_table(columns, rows))
 
 
 def _query_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
@@ -215,8 +217,8 @@ def _query_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table
 
 
 def _cell(value: Any) -> str:
-    """A value for a terminal: model output may hold control sequences, so only printable characters pass."""
+    """A value for a terminal: only printable characters pass, and of a long text only its beginning."""
     text = (
         (f"{value:.6g}" if abs(value) < EXACT else f"{value:.3f}") if isinstance(value, float) else str(value)
     )
-    return printable(text)
+    return printable(text[:LONGEST_CELL])

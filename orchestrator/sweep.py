@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import platform
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from orchestrator.analysis.conclusion import Conclusions, conclude
@@ -37,9 +40,13 @@ from orchestrator.execution.endpoints import ServedModels, engine_groups, serve_
 from orchestrator.execution.engine_pool import EnginePool, LocalEngines
 from orchestrator.execution.fleet import Fleet, Record
 from orchestrator.execution.growth import Growth
+from orchestrator.execution.local_ray import prepare_local_ray
+from orchestrator.execution.metrics import RunIdentity
+from orchestrator.execution.metrics_server import MetricsSettings
+from orchestrator.execution.observation import Board, Observation, lane_models
 from orchestrator.execution.pool import LocalPool, WorkerPool
 from orchestrator.execution.progress import Reporter, Tally
-from orchestrator.execution.scheduler import SchedulerSettings
+from orchestrator.execution.scheduler import Scheduler, SchedulerSettings
 from orchestrator.registration import COMPLETE, Registered
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.store import LaneRecord, NewTask, Scoring, Store, TaskState, Writer
@@ -48,6 +55,8 @@ from workers.collector import calm_collector
 from workers.grading import GraderPool
 from workers.types import Event
 from workers.worker import WorkerSettings
+
+logger = logging.getLogger(__name__)
 
 NOTHING_TO_DO = "nothing to do"
 SETTLING_S = 2.0
@@ -67,6 +76,10 @@ class RunOptions:
     """Score what is stored, and draw nothing."""
     stop_window_s: float | None = None
     """Seconds between SIGTERM and SIGKILL, where whoever runs it has that little patience (Ray, Slurm, Kubernetes)."""
+    metrics: MetricsSettings | None = None
+    """Where Prometheus finds the numbers of the run; None: nowhere."""
+    log_file: Path | None = None
+    """What happens is appended here, as JSON lines; None: nowhere."""
 
     @property
     def grace_s(self) -> float:
@@ -102,10 +115,19 @@ class RunReport:
 
 
 async def run_sweep(
-    spec: SweepSpec, registered: Registered, store: Store, options: RunOptions, reporter: Reporter
+    spec: SweepSpec,
+    registered: Registered,
+    store: Store,
+    options: RunOptions,
+    reporter: Reporter,
+    board: Board | None = None,
 ) -> RunReport:
     """Draw and score what a registered sweep is missing, grade it and compute its results."""
+    if not options.is_local and options.ray_address is None:
+        prepare_local_ray()
     sweep_id = registered.sweep_id
+    wanted = sum(registered.wanted.values())
+    logger.info("%d samples wanted", wanted, extra={"event": "registered", "samples_wanted": wanted})
     await store.reopen_failed(sweep_id)
     await _end_dead_runs(store, sweep_id)
     growth = Growth(
@@ -131,7 +153,7 @@ async def run_sweep(
             workers = worker_count(spec, options)
             async with serve_models(spec, registered, lanes, fleet, workers, reporter) as served:
                 await _add_tasks(store, registered, served)
-                run = _Run(spec, registered, store, options, reporter)
+                run = _Run(spec, registered, store, options, reporter, board)
                 tally, reason = await run.draw(lanes, served, grading, growth, life.run_id)
         conclusions = None
         if reason != INTERRUPTED or options.stop_window_s is None:  # else there is no time for results
@@ -154,6 +176,7 @@ class _Life:
 async def _life(store: Store, sweep_id: int, options: RunOptions) -> AsyncIterator[_Life]:
     """A row in `runs`; however the run ends, its leases end with it."""
     life = _Life(await store.start_run(sweep_id, socket.gethostname(), os.getpid(), _details(options)))
+    logger.info("run %d begins", life.run_id, extra={"event": "started", "run_id": life.run_id})
     try:
         yield life
     except asyncio.CancelledError:
@@ -162,6 +185,10 @@ async def _life(store: Store, sweep_id: int, options: RunOptions) -> AsyncIterat
     finally:
         await store.release(life.run_id)
         await store.end_run(life.run_id, life.outcome)
+        logger.info(
+            "run %d ends: %s", life.run_id, life.outcome,
+            extra={"event": "ended", "run_id": life.run_id, "outcome": life.outcome},
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +200,7 @@ class _Run:
     store: Store
     options: RunOptions
     reporter: Reporter
+    board: Board | None
 
     async def draw(
         self,
@@ -202,12 +230,20 @@ class _Run:
             self._pool(served) as pool,
         ):
             settings = SchedulerSettings({lane.id: served.lane_settings(lane) for lane in lanes})
+            scheduler = Scheduler(settings)
             coordinator = Coordinator(
-                context, self.store, writer, pool, grading, growth, settings, tally, self.reporter
+                context, self.store, writer, pool, grading, growth, scheduler, tally, self.reporter
             )
-            with _signals(partial(coordinator.interrupt, grace_s=self.options.grace_s)):
+            models = lane_models(self.spec, self.registered, lanes)
+            observation = Observation(self._identity(run_id), models, tally, scheduler, writer)
+            interrupt = partial(coordinator.interrupt, grace_s=self.options.grace_s)
+            with _signals(interrupt), observation.on(self.board):
                 keeping = served.fleet.run(pool, lambda: tally.health)
                 return tally, await _beside(keeping, coordinator.run())
+
+    def _identity(self, run_id: int) -> RunIdentity:
+        workers = worker_count(self.spec, self.options)
+        return RunIdentity(self.spec.name, run_id, version("ttc"), time.time(), workers)
 
     async def _tally(self) -> Tally:
         """The counts this run begins with."""
@@ -244,6 +280,9 @@ def _engine_pool(options: RunOptions) -> EnginePool:
 
 def _recorder(store: Store, life: _Life, sweep_id: int, reporter: Reporter) -> Record:
     async def record(events: Sequence[Event]) -> None:
+        for each in events:
+            said = {"event": each.kind, "subject": each.subject, "run_id": life.run_id}
+            logger.info(each.detail, extra=said)
         await patiently(lambda: store.add_events(sweep_id, life.run_id, events), reporter.note)
 
     return record

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rich.text import Text
 from rich.tree import Tree
 
-from orchestrator.execution.progress import printable
 from orchestrator.store import NodeRecord
+from orchestrator.terminal import printable
 
 CHARACTERS = 100
 """Of a step that are shown."""

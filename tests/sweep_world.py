@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 import yaml
 
+from orchestrator.execution.observation import Board
 from orchestrator.execution.progress import JsonReporter
 from orchestrator.problems.datasets import load_problems
 from orchestrator.registration import recall, register
@@ -225,6 +226,7 @@ class SweepFolder:
         *,
         on_first: Callable[[], None] | None = None,
         is_local: bool = True,
+        board: Board | None = None,
         **options: Any,
     ) -> Ended:
         """What `ttc run` does, in this process and event loop; `on_first`: with the first completion."""
@@ -235,7 +237,7 @@ class SweepFolder:
         async with await Store.open(database or self.database) as store:
             registered = await register(spec, problems, store, reporter.note)
             chosen = RunOptions(is_local=is_local, **options)
-            report = await run_sweep(spec, registered, store, chosen, reporter)
+            report = await run_sweep(spec, registered, store, chosen, reporter, board)
         return Ended(report, _lines(written))
 
     async def resume_here(self, database: str | None = None, **options: Any) -> Ended:

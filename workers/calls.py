@@ -32,7 +32,7 @@ from workers.errors import (
     Unreachable,
 )
 from workers.hedging import Hedging
-from workers.http import Reply, exchange, open_session, parse_json, read_api_key
+from workers.http import Reply, exchange, open_session, parse_json, read_api_key, without_key
 from workers.limiter import COOLDOWN_S, AdaptiveLimit, ConcurrencyLimit, FixedCeiling, LimitChange, RateLimit
 from workers.rejections import error_inside, failure_of
 from workers.retry import AttemptLog, RetryBudget, RetryPolicy, parse_retry_after
@@ -341,8 +341,10 @@ class EndpointClient:
         wrapped = error_inside(data) if status == 200 else (status, body)
         if wrapped is None:
             return data
+        status, body = wrapped
         raise failure_of(
-            *wrapped,
+            status,
+            without_key(body, api_key),
             retry_after_s=parse_retry_after(reply.retry_after, self._wall_clock()),
             sent=call.payload.keys(),
             max_tokens=call.payload.get("max_tokens", 0),

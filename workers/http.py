@@ -24,6 +24,9 @@ CONNECT_TIMEOUT_S = 10.0
 KEEPALIVE_S = 4.0  # below the 5 s of uvicorn and vLLM: whoever closes first must be us, POST is not resent
 MAX_ERROR_BODY_BYTES = 1 << 16
 MAX_TEXT = 300
+UNMISTAKABLE_KEY = 16
+"""A key of so many characters is no word of a model: it is taken out of good replies as well. Many servers of one's own
+have keys like `EMPTY`, and a sample must stay what the model wrote."""
 _LARGE_BODY_BYTES = 1 << 20  # above it aiohttp warns about plain bytes
 _OK = 200
 
@@ -83,7 +86,9 @@ async def exchange(
     try:
         async with asyncio.timeout(deadline_s):
             reply = await _send(session, method, url, api_key, body, max_bytes)
-            return reply if reply.status == _OK else _without_key(reply, api_key)
+            if reply.status == _OK and len(api_key or "") < UNMISTAKABLE_KEY:
+                return reply
+            return replace(reply, body=without_key(reply.body, api_key))
     except TimeoutError:
         pass
     raise DeadlineExceeded(f"no reply within {deadline_s:.0f} s")
@@ -142,11 +147,12 @@ def _translate(caught: Exception, api_key: str | None) -> EndpointError:
     return Unreachable(text)
 
 
-def _without_key(reply: Reply, api_key: str | None) -> Reply:
+def without_key(body: bytes, api_key: str | None) -> bytes:
     """Keep a server from handing our key back: some quote it where they refuse it."""
     if api_key is None:
-        return reply
-    return replace(reply, body=reply.body.replace(api_key.encode(), b"***"))
+        return body
+    plain = body.replace(api_key.encode(), b"***")
+    return plain.replace(api_key.replace("/", "\\/").encode(), b"***")  # as some write JSON
 
 
 def parse_json(body: bytes, secret: str | None = None) -> Any:
@@ -175,6 +181,7 @@ def public_url(url: str) -> str:
 
 
 def shorten(text: str, width: int = MAX_TEXT) -> str:
-    """Return one line of at most `width` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+    """Return one line of at most `width` characters, without those that could steer a terminal."""
+    line = " ".join(text[: 16 * width].split())
+    line = line if len(line) <= width else line[: width - 1] + "…"
+    return line if line.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in line)

@@ -12,11 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 from typing import Any, TypeVar
 
 from orchestrator.analysis.grading_service import GradingService
 from orchestrator.errors import SweepFailed, TtcError
 from orchestrator.execution.growth import Growth
+from orchestrator.execution.journal import Journal
 from orchestrator.execution.pool import WorkerGone, WorkerPool
 from orchestrator.execution.progress import Reporter, Tally
 from orchestrator.execution.scheduler import (
@@ -32,11 +34,11 @@ from orchestrator.execution.scheduler import (
     Requeue,
     Requeued,
     Scheduler,
-    SchedulerSettings,
     Stored,
     WorkerLost,
     WorkerUp,
 )
+from orchestrator.execution.watchdog import Watchdog
 from orchestrator.store import LaneRecord, Store, Writer
 from orchestrator.store.patience import patiently
 from workers.concurrency import leaves
@@ -49,9 +51,9 @@ INTERRUPTED = "interrupted"
 GRACE_S = 30.0
 """How long requests in flight may finish after an interruption."""
 HEARTBEAT_S = 5.0
+FIRST_LOOK_S = 1.0
 WATCHDOG_S = 5.0
-HEALTH_TIMEOUT_S = 10.0
-SILENCES_BEFORE_RESTART = 3
+LAST_STREAMS_S = 10.0
 REPORT_S = 0.5
 FOREIGN_LEASE_POLL_S = 2.0
 GROWTH_PAUSE_S = 1.0
@@ -84,7 +86,6 @@ class _Life:
     life_id: int
     number: int
     is_lost: bool = False
-    silences: int = 0
     streams: set[asyncio.Task[None]] = field(default_factory=set)
 
 
@@ -99,7 +100,7 @@ class Coordinator:
         pool: WorkerPool,
         grading: GradingService,
         growth: Growth,
-        settings: SchedulerSettings,
+        scheduler: Scheduler,
         tally: Tally,
         reporter: Reporter,
     ) -> None:
@@ -109,10 +110,12 @@ class Coordinator:
         self._pool = pool
         self._grading = grading
         self._growth = growth
-        self._scheduler = Scheduler(settings)
+        self._scheduler = scheduler
         self._tally = tally
         self._wanted_before = tally.samples_wanted - growth.samples_added
         self._reporter = reporter
+        self._journal = Journal(reporter, store, context.sweep_id, context.run_id)
+        self._watchdog = Watchdog(pool, tally, self._journal)
         self._lives: dict[int, _Life] = {}
         self._next_life = 0
         self._is_interrupted = False
@@ -150,6 +153,8 @@ class Coordinator:
                     task.cancel()
         except BaseExceptionGroup as group:
             raise root_cause(group) from None
+        finally:
+            await self._watchdog.last_words([life.number for life in self._lives.values()])
         return reason
 
     def interrupt(self, reason: str = INTERRUPTED, grace_s: float = GRACE_S) -> None:
@@ -158,8 +163,8 @@ class Coordinator:
             self._end(reason)
             return
         self._is_interrupted = True
-        self._reporter.note(
-            f"{reason}: requests in flight may finish ({grace_s:.0f} s at most); again stops at once"
+        self._journal.note(
+            f"{reason}: requests in flight may finish ({grace_s:.0f} s at most); again stops at once", reason
         )
         self._drain(reason)
         asyncio.get_running_loop().call_later(grace_s, self._end, reason)
@@ -185,7 +190,7 @@ class Coordinator:
         return task
 
     async def _patiently(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        return await patiently(call, self._reporter.note)
+        return await patiently(call, self._journal.note)
 
     # --- scheduler: events in, commands out ---------------------------------------------------------------------------
 
@@ -221,6 +226,7 @@ class Coordinator:
                 context.sweep_id, lane, context.run_id, limit, shares_steps=context.shares_steps
             )
         )
+        self._journal.log(f"{len(tasks)} tasks of lane {lane}", "claimed", lane=lane, tasks=len(tasks))
         if not self._is_shown.is_set():
             tasks = [await self._preview(task) for task in tasks if isinstance(task, SampleTask)]
             if not tasks:
@@ -241,7 +247,7 @@ class Coordinator:
                 ends = tuple(end for end in batch.ends if end.error_kind not in (None, DRAINED))
                 held = replace(batch, ends=ends)
                 await self._writer.put(held)
-                self._stored(life, held)
+                self._stored(life, held, {task.task_id: task.lane_id})
                 self._show(task, batch)
         except WorkerGone as error:
             self._spawn(self._lose(life, str(error)))
@@ -268,7 +274,7 @@ class Coordinator:
     async def _give_up(self, task: Task, attempts: int) -> None:
         text = f"{attempts} workers died while they ran this task"
         await self._patiently(lambda: self._store.fail_task(task.task_id, task.attempt, "worker_lost", text))
-        self._reporter.note(f"task {task.task_id} failed: {text}")
+        self._journal.note(f"task {task.task_id} failed: {text}", "task_failed", task_id=task.task_id)
 
     async def _finish(self, reason: str) -> None:
         """Really finished, unless more follows from what was stored, or another run holds tasks of these lanes."""
@@ -295,7 +301,7 @@ class Coordinator:
                 # Claimed, but the acknowledgement was lost with a connection: nobody knows of them.
                 await self._patiently(lambda: self._store.release(self._context.run_id))
             elif run.tasks:
-                self._reporter.note(
+                self._journal.note(
                     f"waiting for {run.tasks} tasks held by run {run.run_id} on {run.host}, "
                     f"last heard of {run.silent_s:.0f} s ago"
                 )
@@ -316,15 +322,16 @@ class Coordinator:
 
     async def _stream(self, life: _Life, lot: Sequence[Task]) -> None:
         """Pass the facts of a lot to the writer; awaiting its acknowledgement is the backpressure on the worker."""
+        lanes = {task.task_id: task.lane_id for task in lot}
         try:
             async for batch in self._pool.run(life.number, lot):
                 await self._writer.put(_durable(batch))
-                self._stored(life, batch)
+                self._stored(life, batch, lanes)
         except WorkerGone as error:
             await self._lose(life, str(error))
 
-    def _stored(self, life: _Life, batch: FactBatch) -> None:
-        self._tally.add(batch)
+    def _stored(self, life: _Life, batch: FactBatch, lanes: Mapping[int, int]) -> None:
+        self._tally.add(batch, lanes)
         if batch.trajectories:
             self._grading.wake()
             self._has_news.set()
@@ -340,19 +347,21 @@ class Coordinator:
 
     # --- workers' lives -----------------------------------------------------------------------------------------------
 
-    async def _revive(self, number: int) -> None:
+    async def _revive(self, number: int, *, was_lost: bool = False) -> None:
         """Wait until a worker is ready, then let the scheduler know it as a new life."""
         while True:
             try:
                 await self._pool.wait_ready(number)
             except WorkerGone as error:
-                self._reporter.note(f"{error}; waiting for it to restart")
+                self._journal.note(f"{error}; waiting for it to restart")
                 await asyncio.sleep(1.0)
             else:
                 break
         life = _Life(self._next_life, number)
         self._next_life += 1
         self._lives[life.life_id] = life
+        if was_lost:
+            self._journal.tell(f"worker {number} works again", "worker_restarted", f"worker {number}")
         self._post(WorkerUp(life.life_id))
         self._is_staffed.set()
 
@@ -361,41 +370,31 @@ class Coordinator:
         if life.is_lost:
             return
         life.is_lost = True
-        self._reporter.note(f"{why}; its tasks go to other workers")
+        self._journal.tell(f"{why}; its tasks go to other workers", "worker_lost", f"worker {life.number}")
         others = life.streams - {asyncio.current_task()}
         if others:
-            await asyncio.wait(others, timeout=HEALTH_TIMEOUT_S)
+            await asyncio.wait(others, timeout=LAST_STREAMS_S)
         for stream in life.streams - {asyncio.current_task()}:  # what was dispatched to it meanwhile
             stream.cancel()
         self._lives.pop(life.life_id, None)
-        self._tally.health.pop(life.number, None)
+        self._watchdog.forget(life.number)
         self._post(WorkerLost(life.life_id))
-        self._spawn(self._revive(life.number))
+        self._spawn(self._revive(life.number, was_lost=True))
 
     async def _watch(self) -> None:
         """Ask every worker how it is; restart one that stays silent."""
-        while True:
-            await asyncio.sleep(WATCHDOG_S)
+        for pause_s in chain([FIRST_LOOK_S], repeat(WATCHDOG_S)):
+            await asyncio.sleep(pause_s)
             async with asyncio.TaskGroup() as group:
                 for life in list(self._lives.values()):
                     group.create_task(self._check(life))
+            await self._journal.flush()
 
     async def _check(self, life: _Life) -> None:
-        try:
-            health = await self._pool.health(life.number, HEALTH_TIMEOUT_S)
-        except WorkerGone as error:
-            life.silences += 1
-            if life.silences >= SILENCES_BEFORE_RESTART and not life.is_lost:
-                await self._pool.restart(life.number)
-                await self._lose(life, str(error))
-            return
-        life.silences = 0
-        self._tally.health[life.number] = health
-        if health.events:
-            context = self._context
-            await self._patiently(
-                lambda: self._store.add_events(context.sweep_id, context.run_id, health.events)
-            )
+        why = await self._watchdog.check(life.number)
+        if why is not None and not life.is_lost:
+            await self._pool.restart(life.number)
+            await self._lose(life, why)
 
     # --- clocks -------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from orchestrator.errors import EndpointProblem
+from workers.environment import without_secrets
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
@@ -38,7 +39,7 @@ async def embedded_server(model: str) -> AsyncIterator[str]:
         stdout=asyncio.subprocess.PIPE,
         # A session of its own: Ctrl-C in the terminal is for the run, which lets requests in flight finish.
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env=without_secrets(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
     )
     try:
         yield await _announced_url(process, model)

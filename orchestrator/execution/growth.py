@@ -6,9 +6,12 @@ may be interrupted and done again at any time. It must not know workers or serve
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 from orchestrator.store import RolloutDemand, Store
+
+logger = logging.getLogger(__name__)
 
 SOLUTIONS_AT_ONCE = 500
 """Solutions whose prefixes are added in one transaction."""
@@ -42,6 +45,8 @@ class Growth:
                 has_grown = True
         if self._has_scorers:
             has_grown |= await self._store.add_score_tasks(self._sweep_id) > 0
+        if has_grown:
+            logger.info("more follows from what is stored", extra={"event": "grown"})
         return has_grown
 
 

@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
@@ -20,7 +20,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.execution.counters import RunCounters
 from orchestrator.execution.pace import Pace, time_left_s
+from orchestrator.terminal import Terminal, printable
 from workers.types import (
     REDONE,
     FactBatch,
@@ -117,11 +119,13 @@ class Tally:
     retries: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     health: dict[int, WorkerHealth] = field(default_factory=dict)
+    counters: RunCounters = field(default_factory=RunCounters)
     _history: deque[tuple[float, int, int]] = field(default_factory=deque)
     _best_score_rate: float = 0.0
 
-    def add(self, batch: FactBatch) -> None:
-        """Count a committed batch."""
+    def add(self, batch: FactBatch, lanes: Mapping[int, int] | None = None) -> None:
+        """Count a committed batch; `lanes` says of which lane its tasks are."""
+        self.counters.add(batch, lanes or {})
         self.run_samples += len(batch.trajectories)
         self.outcomes.update(str(each.outcome) for each in batch.trajectories)
         searched = {
@@ -139,12 +143,14 @@ class Tally:
             self.requests += usage.requests
             self.retries += usage.retries
 
+    def lose(self, worker: int) -> None:
+        """A worker is gone, and what it last said of itself with it."""
+        self.counters.lose(self.health.pop(worker, None))
+
     def snapshot(self, in_flight: int) -> Snapshot:
         """The numbers now."""
         now = time.monotonic()
-        failures: Counter[str] = Counter()
-        for health in self.health.values():
-            failures.update(health.failures)
+        failures = self.counters.failures(self.health)
         paused = [health.paused_reason for health in self.health.values()]
         rate, score_rate = self._rates(now)
         self._best_score_rate = max(self._best_score_rate, score_rate)
@@ -258,7 +264,7 @@ class LineReporter:
 
     def note(self, message: str) -> None:
         """Write a line."""
-        print(message, file=self._stream, flush=True)
+        print(printable(message), file=self._stream, flush=True)
 
     def first_sample(self, prompt: str, trajectory: Trajectory) -> None:
         """Write the first exchange, control characters escaped."""
@@ -340,15 +346,8 @@ def make_reporter(name: str, *, is_json: bool, stream: TextIO) -> Reporter:
     """The reporter that fits the stream."""
     if is_json:
         return JsonReporter(stream)
-    console = Console(file=stream)
+    console = Terminal(file=stream)
     return TerminalReporter(console, name) if console.is_terminal else LineReporter(stream)
-
-
-def printable(text: str) -> str:
-    """`text` without what could steer a terminal: control and bidirectional characters show as U+FFFD."""
-    return "".join(
-        each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text
-    )
 
 
 def shortened(text: str, limit: int = PREVIEW_CHARACTERS) -> str:

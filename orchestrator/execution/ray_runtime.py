@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from orchestrator.errors import TtcError
 
@@ -56,7 +57,7 @@ def _start(address: str | None) -> None:
             logging_level="ERROR",
             **local,
         )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
         raise RayUnavailable(
             f"Ray at {address or 'this machine'} could not be reached: {one_line(error)}",
             remedy=_remedy(error),

@@ -148,6 +148,20 @@ class Finish:
 Command = Claim | Dispatch | Requeue | GiveUp | Finish
 
 
+# --- what can be seen from outside ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLoad:
+    """How much of a lane waits for a worker, and how much a worker has."""
+
+    lane: int
+    tasks_ready: int
+    tasks_in_flight: int
+    samples_in_flight: int
+    """Dispatched and not yet durable."""
+
+
 @dataclass(slots=True)
 class _InFlight:
     task: Task
@@ -218,6 +232,22 @@ class Scheduler:
     def in_flight_samples(self) -> int:
         """Samples dispatched and not yet durable, over all workers."""
         return sum(load.outstanding.total() for load in self._workers.values())
+
+    @property
+    def workers_up(self) -> int:
+        """Workers that are given lots."""
+        return len(self._workers)
+
+    def loads(self) -> tuple[LaneLoad, ...]:
+        """The load of every lane."""
+        flights = Counter(flight.task.lane_id for flight in self._in_flight.values())
+        samples: Counter[int] = Counter()
+        for worker in self._workers.values():
+            samples.update(worker.outstanding)
+        return tuple(
+            LaneLoad(number, len(lane.ready), flights[number], samples[number])
+            for number, lane in self._lanes.items()
+        )
 
     def handle(self, event: Event) -> list[Command]:
         """Apply one event; return what is to be done, in order."""

@@ -89,6 +89,11 @@ class GroupQueue(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def oldest_at_s(self) -> float | None:
+        """When the oldest queued batch came; None: nothing is queued."""
+        return self._items[0].at_s if self._items else None
+
     def has_room(self, rows: int, size: int) -> bool:
         """Whether such a batch may be added now; anything fits into an empty queue."""
         if self.held_rows == 0:

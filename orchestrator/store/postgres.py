@@ -23,6 +23,9 @@ CONNECTIONS = 4
 VANISHED_S = 60
 """A host that has not answered for so long is given up: without this, the system waits a quarter of an hour."""
 _PROBES = 3
+_NO_SUPERUSER = """SELECT set_config('role', 'pg_read_all_data', true)
+    WHERE current_setting('is_superuser') = 'on'"""
+"""A read-only transaction keeps nobody from calling functions that end connections or reach the server's files."""
 
 
 class PostgresBackend:
@@ -63,6 +66,7 @@ class PostgresBackend:
         try:
             async with self.reader.connect() as connection, connection.begin() as transaction:
                 await connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(timeout_s * 1000)}")
+                await connection.exec_driver_sql(_NO_SUPERUSER)
                 raw = (await connection.get_raw_connection()).driver_connection
                 assert isinstance(raw, asyncpg.Connection)
                 found = await asyncio.wait_for(_fetch(raw, sql, limit), timeout_s + 1)

@@ -39,6 +39,8 @@ _WRITER_PRAGMAS = ("synchronous=FULL", "journal_size_limit=67108864")
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _ALLOWED_PRAGMAS = {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"}
 _INSTRUCTIONS_BETWEEN_CHECKS = 10_000
+LONGEST_VALUE = 256 << 20
+"""Bytes of a value in a user's query: functions could make gigabytes of one, between two checks of the time."""
 
 
 class SqliteBackend:
@@ -161,6 +163,7 @@ def _query(path: Path, sql: str, limit: int, timeout_s: float) -> tuple[list[str
     try:
         with closing(sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True)) as connection:
             connection.set_authorizer(_authorize)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
             connection.set_progress_handler(lambda: time.monotonic() > deadline, _INSTRUCTIONS_BETWEEN_CHECKS)
             cursor = connection.execute(sql)
             if cursor.description is None:

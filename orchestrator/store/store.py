@@ -112,6 +112,11 @@ class Store:
     def _read(self) -> AbstractAsyncContextManager[Transaction]:
         return reading(self._backend)
 
+    async def clock(self) -> float:
+        """Seconds since 1970-01-01 UTC by the clock of the database."""
+        async with self._read() as tx:
+            return await tx.now()
+
     # Names ------------------------------------------------------------------------------------------------
 
     async def register_sweep(self, name: str, config_json: str, config_hash: str, seed: int) -> SweepRecord:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
 
 
@@ -14,7 +17,7 @@ def storable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "".join(_REPLACEMENT if "\ud800" <= c <= "\udfff" else c for c in text)
+        return _SURROGATE.sub(_REPLACEMENT, text)
     return text
 
 

@@ -53,6 +53,8 @@ class WriterStats:
     busy_s: float
     """Time spent inside commits."""
     elapsed_s: float
+    waiting_s: float
+    """How long the oldest batch that is not committed yet has waited; 0: there is none."""
 
     @property
     def rows_per_s(self) -> float:
@@ -87,6 +89,8 @@ class Writer:
         self._started_s = clock()
         self._commits = self._rows = self._samples = self._retries = self._refused = 0
         self._lag_s = self._busy_s = 0.0
+        self._group_at_s: float | None = None
+        """When the oldest batch of the transaction under way came; None: there is no such transaction."""
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="store writer")
@@ -102,8 +106,12 @@ class Writer:
         """What the writer has done so far."""
         return WriterStats(
             self._commits, self._rows, self._samples, self._retries, self._refused, self._queue.held_rows,
-            self._lag_s, self._busy_s, self._clock() - self._started_s,
+            self._lag_s, self._busy_s, self._clock() - self._started_s, self._waiting_s(),
         )  # fmt: skip
+
+    def _waiting_s(self) -> float:
+        since_s = self._queue.oldest_at_s if self._group_at_s is None else self._group_at_s
+        return 0.0 if since_s is None else self._clock() - since_s
 
     async def put(self, batch: FactBatch) -> WriteReceipt:
         """Hand over a batch; returns once the transaction that holds it is committed.
@@ -171,12 +179,14 @@ class Writer:
                     await self._wake.wait()
 
     async def _commit_group(self, group: Sequence[_Pending]) -> None:
+        self._group_at_s = group[0].at_s
         try:
             await self._commit(group)
         except BaseException as error:
             self._fail(group, WriterFailed(f"the writer died: {error!r}"))
             raise
         finally:
+            self._group_at_s = None
             async with self._room:
                 self._queue.release(group)
                 self._room.notify_all()
@@ -192,7 +202,7 @@ class Writer:
                 for item in group:
                     await self._commit([item])
                 return
-            logger.warning("a batch cannot be stored: %s", error)
+            logger.warning("a batch cannot be stored: %s", error, extra=self._said("batch_refused"))
             self._refused += 1
             self._fail(group, error)
         else:
@@ -213,11 +223,17 @@ class Writer:
                 self._retries += 1
                 if self._clock() - started_s > self._limits.give_up_s:
                     raise WriterFailed(f"the database stays unreachable: {error}") from error
-                logger.warning("commit failed %d times in a row, trying again: %s", failures, error)
+                logger.warning(
+                    "commit failed %d times in a row, trying again: %s", failures, error,
+                    extra=self._said("commit_failed"),
+                )  # fmt: skip
                 await asyncio.sleep(self._limits.retry_delay_s(failures))
             else:
                 self._busy_s += self._clock() - started_s
                 return receipt
+
+    def _said(self, event: str) -> dict[str, object]:
+        return {"event": event, "run_id": self._run_id}
 
     def _acknowledge(self, group: Sequence[_Pending], receipt: WriteReceipt) -> None:
         self._commits += 1

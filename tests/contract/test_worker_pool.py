@@ -342,3 +342,24 @@ async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not is_so():  # noqa: ASYNC110 -- other processes have no event to wait for
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.ray
+async def test_every_node_says_what_it_has_and_what_it_reaches(
+    started_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.execution.ray_nodes import look_at_nodes, versions_here
+
+    monkeypatch.delenv("TTC_TEST_KEY", raising=False)
+    async with FaultServer() as server:
+        gone = EndpointSettings("gone", ("http://127.0.0.1:9/v1",))
+        keyed = EndpointSettings("keyed", (server.url,), api_key_env="TTC_TEST_KEY")
+        there = EndpointSettings("there", (server.url,))
+        (report,) = await look_at_nodes([gone, keyed, there])
+    assert report.error is None
+    assert report.versions == versions_here()
+    assert abs(report.ahead_s) <= report.uncertainty_s + 0.1  # one machine, one clock
+    errors = {each.subject: each.error for each in report.reached}
+    assert errors["there"] is None
+    assert "TTC_TEST_KEY" in str(errors["keyed"])
+    assert "9" in str(errors["gone"])

@@ -269,3 +269,25 @@ async def test_the_death_of_the_background_task_is_everybodys_error() -> None:
 
     with pytest.raises(WriterFailed, match="unforeseen"):
         await run(writer(Sink(behave)))
+
+
+async def test_the_wait_of_the_oldest_batch_is_known_while_its_transaction_hangs() -> None:
+    now = [100.0]
+    sink = Sink()
+    sink.open.clear()
+    waiting = Writer(sink, run_id=1, extractor_id=1, limits=LIMITS, clock=lambda: now[0])
+    assert waiting.stats.waiting_s == 0.0
+    async with waiting:
+        first = asyncio.create_task(waiting.put(batch(0, LIMITS.commit_rows)))
+        await accepted(waiting, LIMITS.commit_rows)
+        now[0] += 2.0
+        second = asyncio.create_task(waiting.put(batch(LIMITS.commit_rows, 1)))
+        await accepted(waiting, LIMITS.commit_rows + 1)
+        assert (
+            waiting.stats.waiting_s == 2.0
+        )  # of the batch that is being committed, not of the one behind it
+        sink.open.set()
+        await first
+        now[0] += 1.0
+        await second
+    assert waiting.stats.waiting_s == 0.0

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 import workers
+from workers.environment import without_secrets
 from workers.errors import GradingError
 from workers.grading.clusters import cluster
 from workers.grading.fast import brackets_differ, grade_fast, is_readable
@@ -175,10 +176,10 @@ class _Process:
 
 
 def _environment() -> dict[str, str]:
-    """The child finds the same `workers` package as this process, and hashes strings the same way each time."""
+    """The child finds the same `workers` package, hashes strings the same way each time, and is told no secret."""
     root = str(Path(workers.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}
+    return without_secrets(os.environ, PYTHONPATH=path, PYTHONHASHSEED="0")
 
 
 async def _exchange(child: asyncio.subprocess.Process, request: dict[str, Any]) -> dict[str, Any]:
