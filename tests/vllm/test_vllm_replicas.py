@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "workers/embedded/models/arithmetic"
 PROBLEMS = ROOT / "workers/embedded/data/arithmetic.jsonl"
 TIMEOUT_S = 900.0
+READ_FIRST, SEARCHED = 8, 24
 BLOCK_TOKENS = 32
 """The smallest that vLLM takes on a CPU; it shares whole blocks only, and the embedded model's solutions are short."""
 
@@ -76,12 +77,14 @@ async def test_affinity_finds_more_beginnings_in_the_prefix_caches(
 
 
 def write_search(place: Path, urls: Sequence[str], scorer: str, half: int, affinity: str) -> None:
-    """A beam search for every other of the long problems."""
+    """A beam search for problems that begin with so much to read that it is worth finding in a cache."""
     place.mkdir()
-    lines = [
-        line for line in PROBLEMS.read_text().splitlines() if json.loads(line)["level"] in (4, 5, "4", "5")
+    rows = [json.loads(line) for line in PROBLEMS.read_text().splitlines()][half::2]
+    problems = [
+        {**rows[first], "problem": " ".join(each["problem"] for each in rows[first : first + READ_FIRST])}
+        for first in range(0, READ_FIRST * SEARCHED, READ_FIRST)
     ]
-    (place / "problems.jsonl").write_text("\n".join(lines[half::2]) + "\n")
+    (place / "problems.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in problems))
     limits = {"concurrency": 32, "adaptive": False, "affinity": affinity}
     sweep: dict[str, Any] = {
         "name": "caches",
@@ -91,6 +94,8 @@ def write_search(place: Path, urls: Sequence[str], scorer: str, half: int, affin
                 "endpoints": list(urls),
                 "model": "arithmetic",
                 "sampling": {"max_tokens": 256},
+                # The children of one request would find each other's beginning, wherever it is sent.
+                "samples_per_request": 1,
                 "limits": limits,
             }
         },
