@@ -16,8 +16,7 @@ import sqlalchemy as sa
 import typer.main
 from sqlalchemy.dialects import postgresql
 
-from orchestrator import cli
-from orchestrator.environment import METRICS_TOKEN_VARIABLE
+from orchestrator import cli, environment
 from orchestrator.spec.file import sweep_schema
 from orchestrator.store import facts, findings, schema
 from orchestrator.store.views import VIEWS
@@ -135,7 +134,7 @@ def _environment() -> Iterator[str]:
         ("variable", "meaning"),
         [
             (
-                f"`{cli.DATABASE_VARIABLE}`",
+                f"`{environment.DATABASE_VARIABLE}`",
                 "The store, where `--db` is not given; it overrides the sweep file.",
             ),
             (
@@ -143,21 +142,21 @@ def _environment() -> Iterator[str]:
                 "Where downloaded problem sets are kept; default: `ttc` in the user's cache.",
             ),
             (
-                f"`{METRICS_TOKEN_VARIABLE}`",
+                f"`{environment.METRICS_TOKEN_VARIABLE}`",
                 "Token that readers of a run's metrics must send; needed to serve them beyond this machine.",
             ),
             ("`HF_ENDPOINT`", "Another host that serves the problem sets of the Hub."),
             ("`HF_HUB_OFFLINE`", "`1`: never download; what is in the cache is used."),
-            (f"`{cli.TRACEBACK_VARIABLE}`", "`1`: show the traceback of an internal error."),
+            (f"`{environment.TRACEBACK_VARIABLE}`", "`1`: show the traceback of an internal error."),
             (
-                f"`{cli.STOP_WINDOW_VARIABLE}`",
+                f"`{environment.STOP_WINDOW_VARIABLE}`",
                 "Seconds between SIGTERM and SIGKILL where ttc runs, if that is little; jobs have it set.",
             ),
             (
-                f"`{cli.API_VARIABLE}`",
+                f"`{environment.API_VARIABLE}`",
                 "Dashboard of a cluster, where `ttc submit`, `watch` and `logs` are given none.",
             ),
-            (f"`{cli.PYTHON_VARIABLE}`", "Interpreter on the head that jobs run with, here or on the head."),
+            (f"`{environment.PYTHON_VARIABLE}`", "Interpreter on the head that jobs run with, here or on the head."),
             (
                 "`RAY_AUTH_MODE`, `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH`",
                 "How Ray is shown the token of a cluster.",
