@@ -31,7 +31,7 @@ demo: $(VENV)/.run ## Run a whole sweep on the embedded model: 100 problems x 64
 	$(BIN)/ttc run examples/arithmetic.yaml
 
 test: $(VENV)/.test ## Run all tests but those that need a real vLLM
-	$(BIN)/python -m pytest -m "not vllm"
+	$(BIN)/python -m pytest -m "not vllm" --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.lint ## Style, types and the import contracts
 	$(BIN)/ruff check .
