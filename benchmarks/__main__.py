@@ -15,6 +15,7 @@ from rich.console import Console
 
 from benchmarks.estimates import measure_estimates
 from benchmarks.memory import measure_memory
+from benchmarks.million import measure_million
 from benchmarks.replicas import measure_replicas
 from benchmarks.report import Figure, as_json, show
 from benchmarks.resume import measure_resume
@@ -38,6 +39,7 @@ def measure(only: set[str], folder: Path, *, is_quick: bool) -> Iterator[Figure]
         "scaling": lambda: measure_scaling(folder, is_quick=is_quick),
         "memory": lambda: measure_memory(folder, is_quick=is_quick),
         "resume": lambda: measure_resume(folder, is_quick=is_quick),
+        "million": lambda: measure_million(folder, is_quick=is_quick),
         "volume": lambda: measure_volume(folder, is_quick=is_quick),
         "estimates": lambda: measure_estimates(folder, is_quick=is_quick),
     }
@@ -54,7 +56,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         default="",
-        help="floor,writer,throughput,utilisation,replicas,search,scaling,memory,resume,volume,estimates",
+        help="floor,writer,throughput,utilisation,replicas,search,scaling,memory,resume,million,volume,estimates",
     )
     parser.add_argument(
         "--quick", action="store_true", help="smaller and once: minutes instead of a quarter of an hour"
