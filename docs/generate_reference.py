@@ -156,7 +156,10 @@ def _environment() -> Iterator[str]:
                 f"`{environment.API_VARIABLE}`",
                 "Dashboard of a cluster, where `ttc submit`, `watch` and `logs` are given none.",
             ),
-            (f"`{environment.PYTHON_VARIABLE}`", "Interpreter on the head that jobs run with, here or on the head."),
+            (
+                f"`{environment.PYTHON_VARIABLE}`",
+                "Interpreter on the head that jobs run with, here or on the head.",
+            ),
             (
                 "`RAY_AUTH_MODE`, `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH`",
                 "How Ray is shown the token of a cluster.",

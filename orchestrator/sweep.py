@@ -37,13 +37,13 @@ from orchestrator.execution.coordinator import (
     root_cause,
 )
 from orchestrator.execution.endpoints import ServedModels, engine_groups, serve_models
-from orchestrator.execution.engine_pool import EnginePool, LocalEngines
-from orchestrator.execution.fleet import Fleet, Record
+from orchestrator.execution.engines.fleet import Fleet, Record
+from orchestrator.execution.engines.pool import EnginePool, LocalEngines
 from orchestrator.execution.growth import Growth
 from orchestrator.execution.local_ray import prepare_local_ray
-from orchestrator.execution.metrics import RunIdentity
-from orchestrator.execution.metrics_server import MetricsSettings
-from orchestrator.execution.observation import Board, Observation, lane_models
+from orchestrator.execution.metrics.families import RunIdentity
+from orchestrator.execution.metrics.observation import Board, Observation, lane_models
+from orchestrator.execution.metrics.server import MetricsSettings
 from orchestrator.execution.pool import LocalPool, WorkerPool
 from orchestrator.execution.progress import Reporter, Tally
 from orchestrator.execution.scheduler import Scheduler, SchedulerSettings
@@ -273,7 +273,7 @@ class _Run:
 def _engine_pool(options: RunOptions) -> EnginePool:
     if options.is_local:
         return LocalEngines()
-    from orchestrator.execution.ray_engines import RayEngines  # as above
+    from orchestrator.execution.engines.ray_engines import RayEngines  # as above
 
     return RayEngines(address=options.ray_address)
 

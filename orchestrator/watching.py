@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.errors import is_secret_field
-from orchestrator.execution.metrics_server import MetricsServer
-from orchestrator.execution.observation import Board
+from orchestrator.execution.metrics.observation import Board
+from orchestrator.execution.metrics.server import MetricsServer
 from orchestrator.run_log import run_log
 from orchestrator.sweep import RunOptions
 

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import yaml
 
-from orchestrator.execution.observation import Board
+from orchestrator.execution.metrics.observation import Board
 from orchestrator.execution.progress import JsonReporter
 from orchestrator.problems.datasets import load_problems
 from orchestrator.registration import recall, register

@@ -20,7 +20,7 @@ from orchestrator.environment import (
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.submission import JobWords
+    from orchestrator.jobs.submission import JobWords
 
 Result = TypeVar("Result")
 
@@ -133,7 +133,7 @@ def job_words(
     address: str | None, db: str | None, db_env: str | None, python: str | None, workers: int | None
 ) -> JobWords:
     """What the command line says of a job."""
-    from orchestrator.submission import JobWords
+    from orchestrator.jobs.submission import JobWords
 
     return JobWords(job_api(address), db, db_env, python or os.environ.get(PYTHON_VARIABLE), workers)
 

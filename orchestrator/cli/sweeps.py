@@ -49,7 +49,7 @@ def run(
 ) -> None:
     """Run a sweep, or go on with it: what is stored is never drawn again, and Ctrl-C is safe."""
     from orchestrator.commands import run_file
-    from orchestrator.execution.metrics_server import metrics_settings
+    from orchestrator.execution.metrics.server import metrics_settings
     from orchestrator.sweep import RunOptions
 
     options = RunOptions(
@@ -75,7 +75,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep as a job of a Ray cluster, which goes on without this machine; submitted again, it resumes."""
-    from orchestrator.submission import submit_file
+    from orchestrator.jobs.submission import submit_file
 
     submit_file(sweep, job_words(address, db, db_env, python, workers), is_json=as_json)
 
@@ -85,7 +85,7 @@ def watch(name: SweepName, address: JobApi = None, as_json: AsJson = False) -> N
 
     Ends as the job ends, with its exit code.
     """
-    from orchestrator.jobs import watch as watch_job
+    from orchestrator.jobs.following import watch as watch_job
 
     try:
         run_async(watch_job(name, job_api(address), is_json=as_json))
@@ -95,7 +95,7 @@ def watch(name: SweepName, address: JobApi = None, as_json: AsJson = False) -> N
 
 def logs(name: SweepName, address: JobApi = None, as_json: AsJson = False) -> None:
     """Print all that the latest job of a sweep has written."""
-    from orchestrator.jobs import show_log
+    from orchestrator.jobs.following import show_log
 
     show_log(name, job_api(address), is_json=as_json)
 
@@ -120,11 +120,11 @@ def resume(
 ) -> None:
     """Go on with a sweep by its name, from what the database knows of it; needs no file."""
     from orchestrator.commands import resume_sweep
-    from orchestrator.execution.metrics_server import metrics_settings
+    from orchestrator.execution.metrics.server import metrics_settings
     from orchestrator.sweep import RunOptions
 
     if is_job_api(address):
-        from orchestrator.submission import submit_resume
+        from orchestrator.jobs.submission import submit_resume
 
         if metrics_port is not None or log_file is not None:
             raise UsageError("--metrics-port and --log-file are for runs on this machine, not for jobs")
@@ -167,7 +167,7 @@ def status(
     from orchestrator.commands import show_status
 
     if address is not None:
-        from orchestrator.jobs import show_jobs
+        from orchestrator.jobs.following import show_jobs
 
         show_jobs(name, address, is_json=as_json)
         return
@@ -187,7 +187,7 @@ def cancel(
     from orchestrator.commands import cancel_sweep
 
     if address is not None:
-        from orchestrator.jobs import cancel_jobs
+        from orchestrator.jobs.following import cancel_jobs
 
         cancel_jobs(name, address, is_json=as_json)
         return
@@ -218,7 +218,7 @@ def score(
 ) -> None:
     """Score what a sweep has stored, by its own scorers or by others as well; generates nothing."""
     from orchestrator.commands import score_sweep
-    from orchestrator.execution.metrics_server import metrics_settings
+    from orchestrator.execution.metrics.server import metrics_settings
     from orchestrator.sweep import RunOptions
 
     options = RunOptions(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from orchestrator.errors import EndpointProblem
 from orchestrator.execution import planner
 from orchestrator.execution.embedded_server import embedded_server
-from orchestrator.execution.fleet import Fleet
+from orchestrator.execution.engines.fleet import Fleet
 from orchestrator.execution.progress import Reporter
 from orchestrator.execution.scheduler import LaneSettings
 from orchestrator.registration import Registered, revision_of, revision_of_scorer

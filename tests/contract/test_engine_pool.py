@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from orchestrator.errors import EndpointProblem
-from orchestrator.execution.engine_pool import EngineGone, EnginePool, LocalEngines
+from orchestrator.execution.engines.pool import EngineGone, EnginePool, LocalEngines
 from orchestrator.spec.engine_settings import EngineGroup, Needs, Scale
 from tests.chaos.processes import Traces, title_of
 from tests.engine_world import PATIENCE_S, TINY, marked, servers, tiny, until
@@ -62,7 +62,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 async def opened(kind: str) -> AsyncIterator[EnginePool]:
     pool: EnginePool
     if kind == "ray":
-        from orchestrator.execution.ray_engines import RayEngines
+        from orchestrator.execution.engines.ray_engines import RayEngines
 
         pool = RayEngines()
     else:

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from orchestrator.errors import EndpointProblem
-from orchestrator.execution.engine_pool import LocalEngines
-from orchestrator.execution.fleet import Fleet
+from orchestrator.execution.engines.fleet import Fleet
+from orchestrator.execution.engines.pool import LocalEngines
 from orchestrator.execution.pool import LocalPool
 from orchestrator.spec.engine_settings import EngineGroup, Needs, Scale
 from orchestrator.store import Store

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from orchestrator.commands import run_file
 from orchestrator.errors import SweepFailed, UsageError
 from orchestrator.execution.journal import Journal
-from orchestrator.execution.metrics_server import MetricsServer, MetricsSettings
+from orchestrator.execution.metrics.server import MetricsServer, MetricsSettings
 from orchestrator.execution.pool import LocalPool, WorkerGone
 from orchestrator.execution.progress import JsonReporter, Tally
 from orchestrator.execution.watchdog import SILENCES_BEFORE_RESTART, Watchdog

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.execution.metrics import families
+from orchestrator.execution.metrics.families import families
 from tests.unit.test_metrics import VIEW
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

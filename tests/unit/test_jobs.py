@@ -13,8 +13,8 @@ from rich.console import Console
 from orchestrator.execution.progress import Snapshot, line
 from orchestrator.execution.ray_jobs import Job, JobState
 from orchestrator.execution.ray_runtime import RayUnavailable
-from orchestrator.job_view import JsonView, PersonView, jobs_table
-from orchestrator.jobs import RECONNECTIONS, end_of, lines_of
+from orchestrator.jobs.following import RECONNECTIONS, end_of, lines_of
+from orchestrator.jobs.view import JsonView, PersonView, jobs_table
 
 JOB = Job("first-1", "first", JobState.RUNNING, started_s=1e9, ended_s=None, exit_code=None, message="")
 DONE = replace(JOB, state=JobState.SUCCEEDED, ended_s=1e9 + 90, exit_code=0)

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from orchestrator.environment import METRICS_TOKEN_VARIABLE
 from orchestrator.errors import UsageError
-from orchestrator.execution.metrics_server import (
+from orchestrator.execution.metrics.server import (
     MetricsServer,
     MetricsSettings,
     metrics_settings,

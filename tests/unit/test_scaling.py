@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.execution.gpus import Gpus
-from orchestrator.execution.scaling import Sizing, first_sizing, resized
+from orchestrator.execution.engines.gpus import Gpus
+from orchestrator.execution.engines.scaling import Sizing, first_sizing, resized
 from orchestrator.spec.engine_settings import Scale
 
 SCALE = Scale(least=1, most=4, requests=10, idle_s=60.0)

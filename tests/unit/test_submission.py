@@ -10,8 +10,8 @@ import yaml
 
 from orchestrator.errors import UsageError
 from orchestrator.execution.ray_runtime import RayUnavailable
+from orchestrator.jobs.submission import JobDatabase, JobWords, choose_database, submit_file
 from orchestrator.spec.file import sweep_from
-from orchestrator.submission import JobDatabase, JobWords, choose_database, submit_file
 from tests.chaos.processes import free_port
 
 ADDRESS = "http://127.0.0.1:8265"

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from orchestrator.errors import EndpointProblem, TtcError
-from orchestrator.execution.gpus import Gpus
+from orchestrator.execution.engines.gpus import Gpus
 from orchestrator.spec.engine_settings import EngineGroup
 from workers.engines import Engine, EngineReport
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.execution.metrics import LaneModels, RunIdentity, RunView, ServedModel
+from orchestrator.execution.metrics.families import LaneModels, RunIdentity, RunView, ServedModel
 from orchestrator.execution.progress import Tally
 from orchestrator.execution.scheduler import Scheduler
 from orchestrator.registration import Registered

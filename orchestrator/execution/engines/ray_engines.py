@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from orchestrator.errors import EndpointProblem, TtcError
-from orchestrator.execution.engine_pool import EngineGone
+from orchestrator.execution.engines.pool import EngineGone
 from orchestrator.execution.ray_runtime import one_line, ray_runtime
 from orchestrator.spec.engine_settings import EngineGroup, Needs
 from workers.engines import Engine, EngineReport, EngineSettings

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Self
 
 from orchestrator.errors import EndpointProblem, Finding
-from orchestrator.execution.engine_pool import EngineGone, EnginePool
+from orchestrator.execution.engines.pool import EngineGone, EnginePool
+from orchestrator.execution.engines.scaling import Sizing, first_sizing, resized
 from orchestrator.execution.pool import WorkerPool
-from orchestrator.execution.scaling import Sizing, first_sizing, resized
 from orchestrator.spec.engine_settings import EngineGroup
 from workers.engines import EngineReport, Phase
 from workers.types import Event, ReplicaSet, WorkerHealth

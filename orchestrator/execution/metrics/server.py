@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from orchestrator.environment import METRICS_TOKEN_VARIABLE
 from orchestrator.errors import UsageError
-from orchestrator.execution.metrics import RunView, families
+from orchestrator.execution.metrics.families import RunView, families
 
 LOOPBACK = "127.0.0.1"
 SHUTDOWN_S = 0.5

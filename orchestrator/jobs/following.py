@@ -23,7 +23,7 @@ from orchestrator.errors import (
 )
 from orchestrator.execution.ray_jobs import Job, JobState, RayJobs
 from orchestrator.execution.ray_runtime import RayUnavailable
-from orchestrator.job_view import JsonView, PersonView, View, as_plain, jobs_table
+from orchestrator.jobs.view import JsonView, PersonView, View, as_plain, jobs_table
 from orchestrator.nearest import suggestion
 from orchestrator.terminal import Terminal, printable
 

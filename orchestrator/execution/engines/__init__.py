@@ -1,0 +1,1 @@
+"""Servers that ttc starts itself: how many, where, and what becomes of them."""

@@ -1,0 +1,1 @@
+"""Metrics of a running coordinator, for Prometheus: gathered when somebody asks."""
