@@ -34,7 +34,8 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """ASCII only: what a model wrote cannot steer the terminal of whoever reads the log."""
-        said = {key: value for key, value in vars(record).items() if key not in _PLAIN}
+        # What begins with an underscore is some library's own note, as Ray's.
+        said = {k: value for k, value in vars(record).items() if k not in _PLAIN and not k.startswith("_")}
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -24,6 +24,12 @@ TEMPLATE = "ttc_template"
 
 
 @pytest.fixture(scope="session")
+def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home of every Ray that tests start in their own process: the first leaves its token there, and remembers it."""
+    return tmp_path_factory.mktemp("ray-home")
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """URL of a server, with a template database at head."""
     given = os.environ.get("TTC_TEST_POSTGRES_URL")

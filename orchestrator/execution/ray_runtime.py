@@ -32,13 +32,13 @@ async def ray_runtime(address: str | None) -> AsyncIterator[None]:
     is_ours = not ray.is_initialized()
     if is_ours:
         await asyncio.to_thread(_start, address)
-    try:
-        # Ray's listener prints what it hears of dead workers on standard output, which is for results.
-        with contextlib.redirect_stdout(sys.stderr):
+    # Ray's listener prints what it hears of dead workers on standard output, which is for results; to its very end.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
             yield
-    finally:
-        if is_ours:
-            await asyncio.to_thread(ray.shutdown)
+        finally:
+            if is_ours:
+                await asyncio.to_thread(ray.shutdown)
 
 
 def _start(address: str | None) -> None:

@@ -28,7 +28,7 @@ from orchestrator.store import (
     work,
 )
 from orchestrator.store.backend import Backend, Transaction, reading, writing
-from orchestrator.store.errors import StoreRefused
+from orchestrator.store.errors import StoreRefused, StoreUnavailable
 from orchestrator.store.location import Location, locate
 from orchestrator.store.postgres import PostgresBackend
 from orchestrator.store.records import (
@@ -89,6 +89,9 @@ class Store:
         backend = _backend(location, read_only)
         try:
             await migrate.demand_head(backend.reader, location)
+        except StoreUnavailable as error:
+            await backend.close()
+            raise StoreUnavailable(f"{location.shown} cannot be reached: {error}") from error
         except BaseException:
             await backend.close()
             raise

@@ -263,9 +263,15 @@ async def kill_worker(rng: random.Random, *nodes: RayNode) -> None:
     def workers() -> list[psutil.Process]:
         return [each for node in nodes for each in node.processes("ray::WorkerActor")]
 
-    await until(lambda: bool(workers()), "a worker lived")
+    found: list[psutil.Process] = []
+
+    def have_some() -> bool:
+        found[:] = sorted(workers(), key=lambda each: each.pid)
+        return bool(found)
+
+    await until(have_some, "a worker lived")
     with contextlib.suppress(psutil.NoSuchProcess):
-        rng.choice(sorted(workers(), key=lambda each: each.pid)).kill()
+        rng.choice(found).kill()
 
 
 @pytest.mark.ray

@@ -25,11 +25,10 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
-def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
+def traces(tmp_path_factory: pytest.TempPathFactory, ray_home: Path) -> Iterator[Traces]:
     """What this module starts; Ray's own files go to a temporary home."""
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch, marked(patch, home) as found:
-        patch.setenv("HOME", str(home))
+    with pytest.MonkeyPatch.context() as patch, marked(patch, tmp_path_factory.mktemp("marks")) as found:
+        patch.setenv("HOME", str(ray_home))
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         yield found
 

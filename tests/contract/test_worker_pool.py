@@ -38,10 +38,10 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def started_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def started_ray(ray_home: Path) -> Iterator[None]:
     """One Ray for all tests here; what it keeps in a home folder goes to a temporary one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("HOME", str(ray_home))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))

@@ -61,8 +61,8 @@ def wanted(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     return asyncio.run(rows())
 
 
-def write(folder: SweepFolder, engine: Mapping[str, Any], **more: Any) -> None:
-    """A sweep over sums that the embedded model was trained on."""
+def write(folder: SweepFolder, engine: Mapping[str, Any], *, is_slow: bool = False, **more: Any) -> None:
+    """A sweep over sums that the embedded model was trained on; slow: one sample after the other."""
     sweep = {
         "name": "whole",
         "seed": 11,
@@ -72,7 +72,8 @@ def write(folder: SweepFolder, engine: Mapping[str, Any], **more: Any) -> None:
                 "model": "arithmetic",
                 "engine": dict(engine),
                 "sampling": {"max_tokens": 128},
-                "limits": {"concurrency": 4},
+                "samples_per_request": 1 if is_slow else "auto",
+                "limits": {"concurrency": 1 if is_slow else 4},
             }
         },
         "strategies": [{"name": "sampling", "kind": "parallel", "policy": "policy", "samples": SAMPLES}],
@@ -128,12 +129,12 @@ async def test_requests_wait_for_the_successor_of_a_killed_engine(
 async def test_one_of_two_engines_hangs_and_is_replaced(
     folder: SweepFolder, traces: Traces, wanted: Rows
 ) -> None:
-    write(folder, {**EMBEDDED, "replicas": 2, "hang_timeout_s": 3})
+    write(folder, {**EMBEDDED, "replicas": 2, "hang_timeout_s": 1}, is_slow=True)
     ended = await folder.run_here(on_first=lambda: strike(traces, signal.SIGSTOP))
     assert_complete(ended, traces)
     assert_same_rows(await rows_of(folder.database), wanted)
     deaths = [detail for each, _, detail in await events(folder) if each == "died"]
-    assert "unanswered for 3 s" in deaths[0]
+    assert "unanswered for 1 s" in deaths[0]
 
 
 def strike(traces: Traces, number: signal.Signals) -> None:
