@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.execution.metrics.counters import RunCounters
+from orchestrator.execution.counters import RunCounters
 from orchestrator.execution.pace import Pace, time_left_s
 from orchestrator.terminal import Terminal, printable
 from workers.types import (

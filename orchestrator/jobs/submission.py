@@ -3,7 +3,7 @@
 A job is `ttc run` or `ttc resume` on the head of the cluster, so everything that holds for those holds for it: its
 state is in the database, two of them share a sweep in peace, and one that was killed is followed by another that goes
 on. This module decides what the command of a job says. It must not know how jobs are sent (`ray_jobs`), what travels
-(`job_package`) or how a sweep runs.
+(`package`) or how a sweep runs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from orchestrator.console import note, show_json, show_line
 from orchestrator.environment import DATABASE_VARIABLE
 from orchestrator.errors import UsageError, mask_secrets
-from orchestrator.execution.job_package import SCRIPT, Package, bare_package, is_sent, package_of
 from orchestrator.execution.ray_jobs import RayJobs
+from orchestrator.jobs.package import SCRIPT, Package, bare_package, is_sent, package_of
 from orchestrator.problems.datasets import load_problems
 from orchestrator.registration import check_strategies
 from orchestrator.spec.fields import check_store

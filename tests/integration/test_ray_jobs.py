@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from orchestrator.execution.job_package import package_of
+from orchestrator.jobs.package import package_of
 from orchestrator.spec.file import load_sweep
 from orchestrator.store import Store
 from tests.chaos.processes import RayNode, Traces, free_port

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from orchestrator.errors import UsageError
-from orchestrator.execution.job_package import Package, bare_package, is_sent, package_of
+from orchestrator.jobs.package import Package, bare_package, is_sent, package_of
 from orchestrator.spec.file import load_sweep
 
 SEARCH = {"name": "own", "kind": "custom", "policy": "policy", "scorer": "prm", "budgets": [4]}

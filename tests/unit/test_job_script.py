@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = str(files("orchestrator.execution") / "job.sh")
+SCRIPT = str(files("orchestrator.jobs") / "job.sh")
 ROOT = str(Path(__file__).parents[2])
 NO_PATH = "/nowhere"
 

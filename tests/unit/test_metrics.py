@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from orchestrator.execution.metrics.counters import RunCounters
+from orchestrator.execution.counters import RunCounters
 from orchestrator.execution.metrics.families import LaneModels, RunIdentity, RunView, ServedModel, families
 from orchestrator.execution.scheduler import (
     Claimed,

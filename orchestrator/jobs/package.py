@@ -95,7 +95,7 @@ def is_sent(path: str | None) -> bool:
 
 
 def _script() -> TravellingFile:
-    return TravellingFile(Path(str(files("orchestrator.execution") / SCRIPT)), PurePosixPath(SCRIPT))
+    return TravellingFile(Path(str(files("orchestrator.jobs") / SCRIPT)), PurePosixPath(SCRIPT))
 
 
 def _steps_up(path: str) -> int:
