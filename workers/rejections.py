@@ -32,7 +32,9 @@ _REFUSAL_CODES = frozenset(
 _OVERFLOW_TEXT = re.compile(
     r"context (length|window|size)|context_length|max_model_len|(prompt|input) is too long"
     r"|maximum (input|prompt|sequence|allowed) length|must have less than \d+ tokens"
-    r"|inputs? tokens? \+ `?max_new_tokens",
+    r"|inputs? tokens? \+ `?max_new_tokens"
+    # vLLM 0.32 of a prompt that leaves no room for an answer; nobody sends less than 1.
+    r"|max_tokens must be at least 1, got (0|-\d+)",
     re.IGNORECASE,
 )
 _REFUSAL_TEXT = re.compile(

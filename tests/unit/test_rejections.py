@@ -49,6 +49,8 @@ def body(message: str, **fields: object) -> bytes:
         (400, orjson.dumps({"object": "error", "message": "maximum context length is 9 tokens", "code": 400}),
          errors.ContextOverflow),
         (400, body("the request exceeds the available context size"), errors.ContextOverflow),
+        (400, body("max_tokens must be at least 1, got 0.", param="max_tokens"), errors.ContextOverflow),
+        (400, body("max_tokens must be at most 100, got 200.", param="max_tokens"), errors.Misconfigured),
         (400, body("'max_tokens' is too large: 600. This model's maximum context length is 512 tokens"),
          errors.Misconfigured),
         (400, body("'max_tokens' is too large: 300. This model's maximum context length is 2048 tokens"),

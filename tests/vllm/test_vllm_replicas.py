@@ -106,7 +106,8 @@ def write_search(place: Path, urls: Sequence[str], scorer: str, half: int, affin
             }
         },
         "strategies": [
-            {"name": "beam", "kind": "beam", "policy": "policy", "scorer": "prm", "budgets": [16], "expansion": 4}
+            {"name": "beam", "kind": "beam", "policy": "policy", "scorer": "prm", "budgets": [16], "expansion": 4,
+                "max_step_tokens": 48, "max_tokens": 384}
         ],
         "limits": {"workers": 1},
     }  # fmt: skip
