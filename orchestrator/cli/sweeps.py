@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,6 +35,39 @@ from orchestrator.cli.options import (
 )
 from orchestrator.errors import Interrupted, UsageError
 
+if TYPE_CHECKING:
+    from orchestrator.sweep import RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """What run, resume and score are told alike: where to run, and how to be watched."""
+
+    is_local: bool
+    workers: int | None
+    ray_address: str | None
+    metrics_port: int | None
+    metrics_host: str | None
+    log_file: Path | None
+    is_json: bool
+
+    def options(self, *, is_previewed: bool, only_scores: bool = False) -> RunOptions:
+        """The options of a run."""
+        from orchestrator.execution.metrics.server import metrics_settings
+        from orchestrator.sweep import RunOptions
+
+        return RunOptions(
+            workers=self.workers,
+            is_local=self.is_local,
+            ray_address=self.ray_address,
+            is_previewed=is_previewed,
+            is_json=self.is_json,
+            only_scores=only_scores,
+            stop_window_s=stop_window_s(),
+            metrics=metrics_settings(self.metrics_port, self.metrics_host, os.environ),
+            log_file=self.log_file,
+        )
+
 
 def run(
     sweep: SweepFile,
@@ -49,19 +83,9 @@ def run(
 ) -> None:
     """Run a sweep, or go on with it: what is stored is never drawn again, and Ctrl-C is safe."""
     from orchestrator.commands import run_file
-    from orchestrator.execution.metrics.server import metrics_settings
-    from orchestrator.sweep import RunOptions
 
-    options = RunOptions(
-        workers=workers,
-        is_local=local,
-        ray_address=ray_address(address),
-        is_previewed=preview,
-        is_json=as_json,
-        stop_window_s=stop_window_s(),
-        metrics=metrics_settings(metrics_port, metrics_host, os.environ),
-        log_file=log_file,
-    )
+    where = _Where(local, workers, ray_address(address), metrics_port, metrics_host, log_file, as_json)
+    options = where.options(is_previewed=preview)
     run_async(run_file(sweep, chosen_database(db), options))
 
 
@@ -120,8 +144,6 @@ def resume(
 ) -> None:
     """Go on with a sweep by its name, from what the database knows of it; needs no file."""
     from orchestrator.commands import resume_sweep
-    from orchestrator.execution.metrics.server import metrics_settings
-    from orchestrator.sweep import RunOptions
 
     if is_job_api(address):
         from orchestrator.jobs.submission import submit_resume
@@ -132,16 +154,8 @@ def resume(
         return
     if db_env or python:
         raise UsageError("--db-env and --python are for jobs", remedy="add --address http://HEAD:8265")
-    options = RunOptions(
-        workers=workers,
-        is_local=local,
-        ray_address=address,
-        is_previewed=False,
-        is_json=as_json,
-        stop_window_s=stop_window_s(),
-        metrics=metrics_settings(metrics_port, metrics_host, os.environ),
-        log_file=log_file,
-    )
+    where = _Where(local, workers, address, metrics_port, metrics_host, log_file, as_json)
+    options = where.options(is_previewed=False)
     run_async(resume_sweep(name, database_url(db), options))
 
 
@@ -218,18 +232,7 @@ def score(
 ) -> None:
     """Score what a sweep has stored, by its own scorers or by others as well; generates nothing."""
     from orchestrator.commands import score_sweep
-    from orchestrator.execution.metrics.server import metrics_settings
-    from orchestrator.sweep import RunOptions
 
-    options = RunOptions(
-        workers=workers,
-        is_local=local,
-        ray_address=ray_address(address),
-        is_previewed=False,
-        is_json=as_json,
-        only_scores=True,
-        stop_window_s=stop_window_s(),
-        metrics=metrics_settings(metrics_port, metrics_host, os.environ),
-        log_file=log_file,
-    )
+    where = _Where(local, workers, ray_address(address), metrics_port, metrics_host, log_file, as_json)
+    options = where.options(is_previewed=False, only_scores=True)
     run_async(score_sweep(name, database_url(db), scorers, options))
