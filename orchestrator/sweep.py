@@ -37,9 +37,10 @@ from orchestrator.execution.coordinator import (
     root_cause,
 )
 from orchestrator.execution.endpoints import ServedModels, engine_groups, serve_models
-from orchestrator.execution.engines.fleet import Fleet, Record
+from orchestrator.execution.engines.fleet import Fleet
 from orchestrator.execution.engines.pool import EnginePool, LocalEngines
 from orchestrator.execution.growth import Growth
+from orchestrator.execution.journal import Journal
 from orchestrator.execution.local_ray import prepare_local_ray
 from orchestrator.execution.metrics.families import RunIdentity
 from orchestrator.execution.metrics.observation import Board, Observation, lane_models
@@ -50,10 +51,8 @@ from orchestrator.execution.scheduler import Scheduler, SchedulerSettings
 from orchestrator.registration import COMPLETE, Registered
 from orchestrator.spec.sections import SweepSpec
 from orchestrator.store import LaneRecord, NewTask, Scoring, Store, TaskState, Writer
-from orchestrator.store.patience import patiently
 from workers.collector import calm_collector
 from workers.grading import GraderPool
-from workers.types import Event
 from workers.worker import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -147,9 +146,8 @@ async def run_sweep(
             reason = CAP_REACHED
         elif lanes:
             groups = engine_groups(spec, registered, lanes)
-            fleet = Fleet(
-                _engine_pool(options), groups, reporter.note, _recorder(store, life, sweep_id, reporter)
-            )
+            journal = Journal(reporter, store, sweep_id, life.run_id)
+            fleet = Fleet(_engine_pool(options), groups, reporter.note, journal.record)
             workers = worker_count(spec, options)
             async with serve_models(spec, registered, lanes, fleet, workers, reporter) as served:
                 await _add_tasks(store, registered, served)
@@ -276,16 +274,6 @@ def _engine_pool(options: RunOptions) -> EnginePool:
     from orchestrator.execution.engines.ray_engines import RayEngines  # as above
 
     return RayEngines(address=options.ray_address)
-
-
-def _recorder(store: Store, life: _Life, sweep_id: int, reporter: Reporter) -> Record:
-    async def record(events: Sequence[Event]) -> None:
-        for each in events:
-            said = {"event": each.kind, "subject": each.subject, "run_id": life.run_id}
-            logger.info(each.detail, extra=said)
-        await patiently(lambda: store.add_events(sweep_id, life.run_id, events), reporter.note)
-
-    return record
 
 
 async def _beside(keeping: Coroutine[Any, Any, None], work: Coroutine[Any, Any, str]) -> str:

@@ -55,6 +55,11 @@ class Journal:
             self.log(event.detail, event.kind, subject=event.subject)
         self._pending += events
 
+    async def record(self, events: Sequence[Event]) -> None:
+        """Log and store what others report, now."""
+        self.keep(events)
+        await self.flush()
+
     async def flush(self) -> None:
         """Store what is kept, waiting for a database that is away."""
         events = tuple(self._pending)
