@@ -8,11 +8,12 @@ not know how statements are shown.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchestrator.errors import UsageError
 from orchestrator.store.derived import metadata
@@ -54,29 +55,28 @@ async def role_statements(url: str, roles: Roles) -> list[str]:
         UsageError: SQLite has no roles.
         StoreRefused: the database is not at head.
     """
-    location = _postgres(url)
-    engine = postgres_engine(location.url)
-    try:
-        with translated():
-            await demand_head(engine, location)
-            async with engine.connect() as connection:
-                return await _statements(connection, roles)
-    finally:
-        await engine.dispose()
+    async with _at_head(url) as engine, engine.connect() as connection:
+        return await _statements(connection, roles)
 
 
 async def apply_roles(url: str, roles: Roles) -> list[str]:
     """Run what `role_statements` returns, in one transaction; the statements."""
+    async with _at_head(url) as engine, engine.begin() as connection:
+        statements = await _statements(connection, roles)
+        for statement in statements:
+            await connection.exec_driver_sql(statement)
+    return statements
+
+
+@asynccontextmanager
+async def _at_head(url: str) -> AsyncIterator[AsyncEngine]:
+    """The PostgreSQL database at `url`, for as long as the context; its errors are ours."""
     location = _postgres(url)
     engine = postgres_engine(location.url)
     try:
         with translated():
             await demand_head(engine, location)
-            async with engine.begin() as connection:
-                statements = await _statements(connection, roles)
-                for statement in statements:
-                    await connection.exec_driver_sql(statement)
-        return statements
+            yield engine
     finally:
         await engine.dispose()
 
