@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workers.calls import Answer, Call, ClientOfEndpoint, EndpointClient, Read
+from workers.calls import Answer, Call, EndpointClient, Read
+from workers.client import ClientOfEndpoint
 from workers.concurrency import together
 from workers.errors import (
     ContentRefused,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from workers.calls import ClientOfEndpoint
+from workers.client import ClientOfEndpoint
 from workers.concurrency import leaves
 from workers.delivery import Deliveries, Delivery, micro_batches
 from workers.drawing import draw_samples

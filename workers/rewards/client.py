@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from workers.calls import ClientOfEndpoint, EndpointClient
+from workers.calls import EndpointClient
+from workers.client import ClientOfEndpoint
 from workers.errors import EndpointError, Misconfigured
 from workers.rewards.formats import VALUE_FORMATS, VERDICT_FORMATS, ValueFormat, check_format
 from workers.rewards.learning import learn
