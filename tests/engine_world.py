@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.chaos import processes
 from tests.chaos.processes import MARK, Traces
 from workers.engines import EngineSettings
 
 TINY = str(Path(__file__).with_name("tiny_server.py"))
 PATIENCE_S = 60.0
+until = partial(processes.until, patience_s=PATIENCE_S)
 
 
 def tiny(*options: str, name: str = "models.policy", **settings: float) -> EngineSettings:
@@ -45,13 +47,3 @@ def servers(traces: Traces, word: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return sorted(found, key=lambda each: each.create_time())
-
-
-async def until(is_so: Callable[[], bool], what: str) -> None:
-    """Wait for a condition of another process."""
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while not is_so():  # noqa: ASYNC110 -- another process has no event to wait for
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"waited {PATIENCE_S:.0f} s in vain until {what}") from None

@@ -32,14 +32,14 @@ MARK = "TTC_TEST_MARK"
 PATIENCE_S = 40.0
 
 
-async def until(is_so: Callable[[], bool], what: str) -> None:
+async def until(is_so: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
     """Wait for a condition of another process."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             while not is_so():  # noqa: ASYNC110 -- another process has no event to wait for
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        raise AssertionError(f"waited {PATIENCE_S:.0f} s in vain until {what}") from None
+        raise AssertionError(f"waited {patience_s:.0f} s in vain until {what}") from None
 
 
 class Traces:
