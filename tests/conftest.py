@@ -11,8 +11,10 @@ import os
 import tempfile
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import asyncpg
 import pytest
@@ -23,10 +25,44 @@ from orchestrator.store import Store, upgrade
 TEMPLATE = "ttc_template"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def environment_stays() -> Iterator[None]:
+    """No module leaves variables behind, which decide how what a later test starts behaves."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    names = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert names <= {"PYTEST_CURRENT_TEST"}
+
+
 @pytest.fixture(scope="session")
-def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Home of every Ray that tests start in their own process: the first leaves its token there, and remembers it."""
-    return tmp_path_factory.mktemp("ray-home")
+def start_ray(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[None]]:
+    """Start a Ray in this process, with resources of `ray.init`, that leaves nothing behind in the environment.
+
+    All of them have one home: the first leaves its token there, and the process remembers it. Ray itself says in the
+    environment that it wants a token, which any cluster that a later test starts would obey.
+    """
+    home = tmp_path_factory.mktemp("ray-home")
+
+    @contextmanager
+    def started(**resources: int) -> Iterator[None]:
+        environment = {
+            "HOME": str(home),
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+        with mock.patch.dict(os.environ, environment):
+            import ray
+
+            ray.init(
+                address="local", namespace="ttc", log_to_driver=False, logging_level="ERROR", include_dashboard=False,
+                object_store_memory=100_000_000, **resources,
+            )  # fmt: skip
+            yield
+            ray.shutdown()
+
+    return started
 
 
 @pytest.fixture(scope="session")

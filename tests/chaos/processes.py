@@ -255,10 +255,12 @@ class RayNode:
         self._process: asyncio.subprocess.Process | None = None
         self._output: asyncio.Task[None] | None = None
         self._is_up = asyncio.Event()
+        self._said: list[bytes] = []
 
     async def start(self) -> None:
         """Start, and wait until it has joined."""
         self._is_up.clear()
+        self._said.clear()
         self._process = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).with_name("ray")), "start", *self._arguments,
             "--block", "--disable-usage-stats", "--num-cpus=1", "--object-store-memory=100000000",
@@ -269,13 +271,19 @@ class RayNode:
         )  # fmt: skip
         self._traces.note(self._process.pid)
         self._output = asyncio.create_task(self._read())
-        async with asyncio.timeout(PATIENCE_S):
-            await self._is_up.wait()
+        up = asyncio.create_task(self._is_up.wait())
+        await asyncio.wait([up, self._output], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        up.cancel()
+        said = b"".join(self._said).decode(errors="replace")
+        assert self._is_up.is_set(), (
+            f"this node of Ray did not start (exit: {self._process.returncode}):\n{said}"
+        )
 
     async def _read(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
         async for line in self._process.stdout:
+            self._said.append(line)
             if b"Ray runtime started" in line:
                 self._is_up.set()
 

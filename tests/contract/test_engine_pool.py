@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -25,28 +25,18 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
-def traces(tmp_path_factory: pytest.TempPathFactory, ray_home: Path) -> Iterator[Traces]:
-    """What this module starts; Ray's own files go to a temporary home."""
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
+    """What this module starts."""
     with pytest.MonkeyPatch.context() as patch, marked(patch, tmp_path_factory.mktemp("marks")) as found:
-        patch.setenv("HOME", str(ray_home))
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         yield found
 
 
 @pytest.fixture(scope="module")
-def started_ray(traces: Traces) -> Iterator[None]:
+def started_ray(traces: Traces, start_ray: Callable[..., AbstractContextManager[None]]) -> Iterator[None]:
     """One Ray for all tests here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray
-
-        ray.init(
-            address="local", namespace="ttc", log_to_driver=False, logging_level="ERROR", include_dashboard=False,
-            object_store_memory=100_000_000, num_gpus=2,
-        )  # fmt: skip
+    with start_ray(num_gpus=2):
         yield
-        ray.shutdown()
 
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])

@@ -7,8 +7,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,21 +37,10 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def started_ray(ray_home: Path) -> Iterator[None]:
-    """One Ray for all tests here; what it keeps in a home folder goes to a temporary one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(ray_home))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-        import ray
-
-        ray.init(
-            address="local", namespace="ttc", log_to_driver=False, logging_level="ERROR", include_dashboard=False,
-            object_store_memory=100_000_000,
-        )  # fmt: skip
+def started_ray(start_ray: Callable[..., AbstractContextManager[None]]) -> Iterator[None]:
+    """One Ray for all tests here."""
+    with start_ray():
         yield
-        ray.shutdown()
 
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
