@@ -23,6 +23,8 @@ from workers.engines import EngineReport, EngineSettings, Phase
 
 pytestmark = pytest.mark.timeout(180)
 
+GPUS = "0,1"
+
 
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
@@ -35,15 +37,17 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
 @pytest.fixture(scope="module")
 def started_ray(traces: Traces, start_ray: Callable[..., AbstractContextManager[None]]) -> Iterator[None]:
     """One Ray for all tests here."""
-    with start_ray(num_gpus=2):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", GPUS)
+        with start_ray(num_gpus=2):
+            yield
 
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     if request.param == "ray":
         request.getfixturevalue("started_ray")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", GPUS)
     return str(request.param)
 
 
