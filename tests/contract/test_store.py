@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import sqlite3
 import time
 from collections import Counter
@@ -560,6 +561,52 @@ async def test_every_sample_has_one_verdict(store: Store) -> None:
     assert float(mean_tokens) == pytest.approx(10.0)
     per_problem = "SELECT n, correct, ungraded FROM v_problem_counts"
     assert [tuple(map(int, row)) for row in await rows(store, per_problem)] == [(8, 2, 1)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_counts_are_those_of_samples_one_by_one(store: Store, seed: int) -> None:
+    """However samples ended, answered or not, and whatever a grader said; with two sweeps and two extractors."""
+    rng = random.Random(seed)
+    world = await build(store, count=3, samples=60, task_size=60)
+    small = await store.register_sweep("small", "{}", "h", 7)
+    await store.register_pools(small.id, world.generator_id, 7, "best_of_n", world.problem_ids, 25)
+    for task in await store.claim(world.sweep_id, world.lane_id, world.run_id, 3):
+        drawn = tuple(
+            sample(task, index, answer=rng.choice([None, *"abcde"]), outcome=rng.choice(list(Outcome)))
+            for index in rng.sample(range(60), 50)
+        )
+        await write(store, world, FactBatch(drawn))
+    words = dict(zip("abcde", ["correct", "wrong", "unparsable", "timeout", None], strict=True))
+    grades = [
+        GradeRecord(each.answer_id, word)
+        for each in await store.ungraded(world.grader_id, world.sweep_id, 100)
+        if (word := words[each.text]) is not None
+    ]
+    await store.write_grades(world.grader_id, grades)
+    await store.set_gold_status({world.problem_ids[2]: "gold_unparsable"})
+    if seed % 2:  # of which nothing is known yet: no answer was looked for
+        await store.choose_grading(
+            small.id, extractor_id=await store.register_extractor("other", "1"), grader_id=world.grader_id
+        )
+    columns = ("correct", "wrong", "truncated", "no_answer", "error")
+    found = {
+        (sweep, pool): Counter(
+            {name: int(n) for name, n in zip(("all", "tokens", *columns), counts, strict=True) if n}
+        )
+        for sweep, pool, *counts in await rows(
+            store,
+            "SELECT sweep_id, pool_id, n, completion_tokens, correct, wrong, truncated, no_answer, errors"
+            " FROM v_problem_counts",
+        )
+    }
+    wanted: dict[tuple[int, int], Counter[str]] = {}
+    for sweep, pool, verdict, tokens in await rows(
+        store, "SELECT sweep_id, pool_id, verdict, completion_tokens FROM v_samples"
+    ):
+        cell = wanted.setdefault((sweep, pool), Counter())
+        cell.update({"all": 1, "tokens": tokens or 0} | ({verdict: 1} if verdict in columns else {}))
+    assert found == wanted
+    assert len(found) == 6
 
 
 async def test_an_unreadable_reference_makes_nobody_wrong(store: Store) -> None:

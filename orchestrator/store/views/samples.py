@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.store.views.view import View, verdict
+from orchestrator.store.views.view import GRADE, UNFINISHED, View, verdict
 
 V_SWEEP_POOLS = View(
     "v_sweep_pools",
@@ -178,6 +178,30 @@ V_PROBLEM_COUNTS = View(
             WHERE w.prefix_id IS NULL AND w.procedure_id IS NULL) v
         GROUP BY v.sweep_id, v.pool_id, v.problem_id, v.generator_id) c
     JOIN problems p ON p.id = c.problem_id""",
+    # Samples and answers are counted apart, pool by pool, by the ranges of their keys: none but unfinished samples meet
+    # their answers, and answers meet their verdicts once they are counted. A sample that ended in error has no answer.
+    postgres=f"""SELECT w.sweep_id, w.pool_id, w.problem_id, w.generator_id, p.level, p.gold_status,
+        c.n, a.correct, a.wrong, c.truncated, c.n - c.errors - c.truncated - a.answered AS no_answer, c.errors,
+        a.answered - a.correct - a.wrong AS ungraded, c.completion_tokens
+    FROM v_sweep_pools w JOIN problems p ON p.id = w.problem_id
+    CROSS JOIN LATERAL (
+        SELECT COUNT(*) AS n, COUNT(*) FILTER (WHERE t.outcome = 'error') AS errors,
+            COUNT(*) FILTER (WHERE CASE WHEN t.outcome IN {UNFINISHED} THEN NOT EXISTS (
+                SELECT 1 FROM extractions x WHERE x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
+                AND x.answer_id IS NOT NULL) END) AS truncated,
+            SUM(t.completion_tokens) AS completion_tokens
+        FROM trajectories t WHERE t.id >= w.first_id AND t.id < w.end_id) c
+    CROSS JOIN LATERAL (
+        SELECT CAST(COALESCE(SUM(m.n), 0) AS BIGINT) AS answered,
+            CAST(COALESCE(SUM(m.n) FILTER (WHERE m.verdict = 'correct'), 0) AS BIGINT) AS correct,
+            CAST(COALESCE(SUM(m.n) FILTER (WHERE m.verdict = 'wrong'), 0) AS BIGINT) AS wrong
+        FROM (SELECT k.n, {GRADE} AS verdict
+            FROM (SELECT x.answer_id, COUNT(*) AS n FROM extractions x
+                WHERE x.trajectory_id >= w.first_id AND x.trajectory_id < w.end_id
+                AND x.extractor_id = w.extractor_id AND x.answer_id IS NOT NULL
+                GROUP BY x.answer_id) k
+            LEFT JOIN grades g ON g.answer_id = k.answer_id AND g.grader_id = w.grader_id) m) a
+    WHERE w.prefix_id IS NULL AND w.procedure_id IS NULL AND c.n > 0""",
 )
 
 V_ACCURACY = View(

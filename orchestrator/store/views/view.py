@@ -14,13 +14,17 @@ from dataclasses import dataclass
 UNFINISHED = "('truncated', 'overflow', 'timed_out')"
 
 
+GRADE = """CASE WHEN p.gold_status = 'gold_unparsable' THEN 'gold_unparsable'
+                 WHEN g.verdict = 'unparsable' THEN 'wrong'
+                 ELSE COALESCE(g.verdict, 'ungraded') END"""
+"""SQL of the verdict on an answer; `p` must name its problem and `g` its grade."""
+
+
 def verdict(outcome: str, answer_id: str) -> str:
     """SQL of the verdict of a sample; `p` must name its problem and `g` the grade of its answer."""
     return f"""CASE WHEN {outcome} = 'error' THEN 'error'
         WHEN {answer_id} IS NOT NULL THEN
-            CASE WHEN p.gold_status = 'gold_unparsable' THEN 'gold_unparsable'
-                 WHEN g.verdict = 'unparsable' THEN 'wrong'
-                 ELSE COALESCE(g.verdict, 'ungraded') END
+            {GRADE}
         WHEN {outcome} IN {UNFINISHED} THEN 'truncated'
         ELSE 'no_answer' END"""
 
