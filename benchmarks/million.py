@@ -1,4 +1,4 @@
-"""A million samples through a real `ttc run`, into SQLite and PostgreSQL: how fast, how far behind, how much memory.
+"""A million samples through a real `ttc run`, into SQLite and PostgreSQL: speed, lag, memory, and the views afterwards.
 
 How far behind: the time from the end of the last call to its commit, which is what the writer lags when all is drawn.
 """
@@ -17,6 +17,7 @@ from benchmarks.postgres import postgres_server
 from benchmarks.report import Figure, Target
 from benchmarks.stub import StubSettings
 from benchmarks.sweep import Sweep, SweepDirectory, run_ttc, spec_of, write_sweep
+from benchmarks.views import view_figures
 from benchmarks.watch import COORDINATOR, Usage
 
 GROUP = "a million samples"
@@ -24,6 +25,7 @@ MIB = 1 << 20
 PROBLEMS = 500
 SMALL, LARGE, QUICK = 20, 2048, 128
 """Samples a problem: 10,000 and 1,024,000."""
+VIEWS_S = 2.0
 
 
 def measure_million(folder: Path, *, is_quick: bool) -> Iterator[Figure]:
@@ -31,10 +33,12 @@ def measure_million(folder: Path, *, is_quick: bool) -> Iterator[Figure]:
     many = QUICK if is_quick else LARGE
     with StubProcess(StubSettings(mean_s=0.2)) as stub:
         small = SweepDirectory(folder / "small").run(stub, Sweep(PROBLEMS, SMALL, 16))
-        run = SweepDirectory(folder / "million").run(stub, Sweep(PROBLEMS, many, 16))
+        million = SweepDirectory(folder / "million")
+        run = million.run(stub, Sweep(PROBLEMS, many, 16))
         yield from _figures(
             "SQLite", run.samples_per_second, run.last_commit, run.stub, run.usage, small.usage
         )
+        yield from view_figures(GROUP, "SQLite, ", f"sqlite:///{million.store}", VIEWS_S)
         yield from _into_postgres(folder, stub, many, small.usage)
 
 
@@ -46,10 +50,12 @@ def _into_postgres(folder: Path, stub: StubProcess, samples: int, small: Usage) 
         usage = run_ttc(folder / "postgres", url)
         stats = stub.stats()
         count, last = asyncio.run(_stored(url))
+        views = list(view_figures(GROUP, "PostgreSQL, ", url, VIEWS_S))
     if count != sweep.size:
         raise RuntimeError(f"{count} of {sweep.size} samples stored")
     rate = count / (last - stats["first_start"])
     yield from _figures("PostgreSQL", rate, last, stats, usage, small)
+    yield from views
 
 
 def _figures(

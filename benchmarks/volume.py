@@ -18,19 +18,13 @@ from benchmarks.postgres import postgres_server
 from benchmarks.report import Figure, Target
 from benchmarks.stub import StubSettings
 from benchmarks.sweep import Sweep, run_ttc, spec_of, write_sweep
+from benchmarks.views import view_figures
 from workers.identity import SAMPLES_PER_POOL_BITS
 
 GROUP = "volume"
 PROBLEMS, SAMPLES, MORE = 500, 64, 16
 COPIES = (31, 319)
 """More of every sample: 1,024,000 and 10,240,000 in all."""
-VIEWS = {
-    "v_progress": "SELECT * FROM v_progress",
-    "v_accuracy": "SELECT * FROM v_accuracy",
-    "v_cost": "SELECT * FROM v_cost",
-    "v_results": "SELECT * FROM v_results",
-    "v_samples, one problem": "SELECT * FROM v_samples WHERE external_id = 'bench/7'",
-}
 _SHIFT = f"{SAMPLES} * c.k"
 _POOL = (1 << SAMPLES_PER_POOL_BITS) - 1
 
@@ -47,17 +41,17 @@ def measure_volume(folder: Path, *, is_quick: bool) -> Iterator[Figure]:
 
 def _figures(folder: Path, stub: StubProcess, sweep: Sweep, url: str, copies: int) -> Iterator[Figure]:
     size = PROBLEMS * SAMPLES * (copies + 1)
-    stored, limit = f"{size:,} trajectories", 2.0 if size < 2_000_000 else 10.0
-    for name, seconds in asyncio.run(_times(url)).items():
-        yield Figure(GROUP, f"{stored}: {name}", "s", (seconds,), target=Target(limit, is_ceiling=True))
+    stored = f"{size:,} trajectories: "
+    views_s, resume_s = (2.0, 5.0) if size < 2_000_000 else (10.0, 20.0)
+    yield from view_figures(GROUP, stored, url, views_s)
     grown = Sweep(PROBLEMS, SAMPLES * (copies + 1) + MORE, 16, name="volume", is_local=True)
     seconds = _run(folder, stub, grown, url)
     yield Figure(
         GROUP,
-        f"{stored}: resume, --local, to the first call",
+        f"{stored}resume, --local, to the first call",
         "s",
         (seconds,),
-        target=Target(20, is_ceiling=True),
+        target=Target(resume_s, is_ceiling=True),
     )
     asyncio.run(_forget(url, SAMPLES * (copies + 1)))
 
@@ -70,17 +64,6 @@ def _run(folder: Path, stub: StubProcess, sweep: Sweep, url: str) -> float:
     started = time.time()
     run_ttc(place, url, is_local=True)
     return float(stub.stats()["first_start"]) - started
-
-
-async def _times(url: str) -> dict[str, float]:
-    connection = await asyncpg.connect(url)
-    times: dict[str, float] = {}
-    for name, query in VIEWS.items():
-        started = time.perf_counter()
-        await connection.fetch(query)
-        times[name] = time.perf_counter() - started
-    await connection.close()
-    return times
 
 
 async def multiply(url: str, copies: int) -> None:
