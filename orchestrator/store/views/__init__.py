@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.store.views.counts import COUNT_VIEWS
 from orchestrator.store.views.samples import SAMPLE_VIEWS
 from orchestrator.store.views.scores import SCORE_VIEWS
 from orchestrator.store.views.steps import STEP_VIEWS
@@ -10,5 +11,5 @@ from orchestrator.store.views.work import WORK_VIEWS
 
 __all__ = ["VIEWS", "View"]
 
-VIEWS: tuple[View, ...] = (*SAMPLE_VIEWS, *SCORE_VIEWS, *STEP_VIEWS, *WORK_VIEWS)
+VIEWS: tuple[View, ...] = (*SAMPLE_VIEWS, *COUNT_VIEWS, *SCORE_VIEWS, *STEP_VIEWS, *WORK_VIEWS)
 """All views, each after those it is made of."""
