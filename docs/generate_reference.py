@@ -73,7 +73,8 @@ def cli_page() -> Iterator[str]:
     """All commands with their arguments and options."""
     yield from _head(
         "Command line",
-        "`ttc COMMAND --help` prints the same. Exit codes are on a [page of their own](exit-codes.md).",
+        "`ttc COMMAND --help` prints the same; `ttc --version` the version. Exit codes are on a "
+        "[page of their own](exit-codes.md).",
     )
     root = typer.main.get_command(cli.app)
     for path, command in _leaves(root, ("ttc",)):

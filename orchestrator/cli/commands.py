@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -27,6 +29,23 @@ db_app = typer.Typer(help="Look after the database.", no_args_is_help=True)
 models_app = typer.Typer(help="The models that come with ttc.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
 app.add_typer(models_app, name="models")
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"ttc {version('ttc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version, and end."),
+    ] = False,
+) -> None:
+    """Hold the options that need no command."""
+
 
 app.command()(sweeps.run)
 app.command()(sweeps.submit)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -74,4 +75,5 @@ def test_the_installed_wheel_runs_a_sweep_anywhere(installed_ttc: Path, tmp_path
     assert str(ROOT) not in where.stdout
     assert json.loads(ttc("run", "sweep.yaml", "--local", "--json"))["samples_stored"] == 10
     assert "at head" in ttc("db", "check")
+    assert ttc("--version") == f"ttc {version('ttc')}\n"
     assert json.loads(ttc("sql", "--json", "select count(*) as n from trajectories")) == [{"n": 10}]

@@ -142,7 +142,7 @@ def parse(command: Any, name: str, words: list[str]) -> None:
     children = getattr(command, "commands", None)
     if children is None:
         command.make_context(name, list(words))
-    elif words:
+    elif words and words[0] not in {flag for each in command.params for flag in each.opts}:
         assert words[0] in children, f"{name} has no command {words[0]}"
         rest = words[1:]
         if rest or getattr(children[words[0]], "commands", None):  # a bare name stands for the command itself
