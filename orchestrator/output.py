@@ -168,8 +168,10 @@ def _or_dash(value: float | None, form: str) -> str:
 def status_table(rows: Sequence[Progress], silent: Mapping[int, float | None]) -> Table:
     """How far sweeps are; `silent` holds the seconds since their runs were last heard of, by sweep id."""
     table = Table(box=None, header_style="bold")
-    for heading in ("sweep", "state", "samples", "tasks"):
-        table.add_column(heading, no_wrap=heading != "tasks")
+    table.add_column("sweep", overflow="fold")
+    for heading in ("state", "samples"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("tasks")
     for row in rows:
         share = row.samples_stored / max(1, row.samples_wanted)
         counts = {

@@ -101,12 +101,13 @@ def _state(job: Job) -> str:
 
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
-    """Jobs, a line each."""
+    """Jobs, a line each; the name of a job begins with that of its sweep."""
     table = Table(box=None, header_style="bold")
-    for heading in ("sweep", "job", "state", "started (UTC)", "ran for"):
+    table.add_column("job", overflow="fold")  # is typed again: it may fold, but nothing of it is left out
+    for heading in ("state", "started (UTC)", "ran for"):
         table.add_column(heading, no_wrap=True)
     for job in jobs:
-        started = datetime.fromtimestamp(job.started_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        started = datetime.fromtimestamp(job.started_s, UTC).strftime("%m-%d %H:%M")
         ran = "-" if job.ended_s is None else duration(job.ended_s - job.started_s)
-        table.add_row(Text(job.sweep), Text(job.id), _state(job), started, ran)
+        table.add_row(Text(job.id), _state(job), started, ran)
     return table

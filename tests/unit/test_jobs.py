@@ -154,10 +154,11 @@ def test_machines_get_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_jobs_are_a_line_each() -> None:
     stream = io.StringIO()
-    cancelled = replace(DONE, state=JobState.FAILED, exit_code=130)
-    Console(file=stream, width=100).print(jobs_table([DONE, JOB, cancelled]))
+    cancelled = replace(DONE, id="arithmetic-demo-20261126-034353-e622", state=JobState.FAILED, exit_code=130)
+    Console(file=stream, width=80).print(jobs_table([DONE, JOB, cancelled]))
     _, done, running, failed = stream.getvalue().splitlines()
     assert "failed (130)" in failed
+    assert cancelled.id in failed
     assert "succeeded" in done
     assert "1 min 30 s" in done
-    assert "2001-09-09 01:46:40" in running
+    assert "09-09 01:46" in running
