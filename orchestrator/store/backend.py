@@ -64,6 +64,14 @@ class Backend(Protocol):
     lock: str
     """Suffix of a SELECT whose rows must not change before the transaction ends."""
 
+    def transaction(self, engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection in a transaction; committed at the end, rolled back on an error or a cancellation."""
+
+    async def execute(
+        self, connection: AsyncConnection, statement: sa.TextClause, values: dict[str, Any]
+    ) -> sa.CursorResult[Any]:
+        """Run a statement inside the transaction of `connection`."""
+
     async def insert(
         self, connection: AsyncConnection, statement: Bulk, rows: Sequence[tuple[Any, ...]]
     ) -> None:
@@ -91,15 +99,15 @@ class Transaction:
 
     async def rows(self, sql: str, **values: Any) -> Sequence[AnyRow]:
         """Rows of a statement; a list stands for `IN :name`."""
-        return (await self.connection.execute(_statement(sql, values), values)).all()
+        return (await self._execute(sql, values)).all()
 
     async def scalar(self, sql: str, **values: Any) -> Any:
         """First column of the first row, or None."""
-        return (await self.connection.execute(_statement(sql, values), values)).scalar()
+        return (await self._execute(sql, values)).scalar()
 
     async def run(self, sql: str, **values: Any) -> int:
         """Run a statement; number of rows it touched."""
-        return (await self.connection.execute(_statement(sql, values), values)).rowcount
+        return (await self._execute(sql, values)).rowcount
 
     async def insert(self, statement: Bulk, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert many rows."""
@@ -109,6 +117,9 @@ class Transaction:
     async def now(self) -> float:
         """Seconds since 1970-01-01 UTC by the clock of the database."""
         return await self.backend.now(self.connection)
+
+    async def _execute(self, sql: str, values: dict[str, Any]) -> sa.CursorResult[Any]:
+        return await self.backend.execute(self.connection, _statement(sql, values), values)
 
 
 def writing(backend: Backend) -> AbstractAsyncContextManager[Transaction]:
@@ -124,7 +135,7 @@ def reading(backend: Backend) -> AbstractAsyncContextManager[Transaction]:
 @asynccontextmanager
 async def _transaction(backend: Backend, engine: AsyncEngine) -> AsyncIterator[Transaction]:
     with translated():
-        async with engine.begin() as connection:
+        async with backend.transaction(engine) as connection:
             yield Transaction(connection, backend)
 
 

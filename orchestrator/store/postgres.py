@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import asyncpg
@@ -41,6 +42,16 @@ class PostgresBackend:
         self._engine = postgres_engine(url)
         self.reader = self._engine.execution_options(postgresql_readonly=True)
         self.writer = self.reader if read_only else self._engine
+
+    def transaction(self, engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction; one that is cancelled within a call loses its connection, and the server rolls it back."""
+        return engine.begin()
+
+    async def execute(
+        self, connection: AsyncConnection, statement: sa.TextClause, values: dict[str, Any]
+    ) -> sa.CursorResult[Any]:
+        """Run a statement."""
+        return await connection.execute(statement, values)
 
     async def insert(
         self, connection: AsyncConnection, statement: Bulk, rows: Sequence[tuple[Any, ...]]

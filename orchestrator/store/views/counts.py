@@ -2,7 +2,9 @@
 
 Samples and answers of a pool are counted apart, each by the range of its keys. None but an unfinished sample meets its
 answer (a sample that ended in error has none), and answers meet their verdicts once they are counted: a join and a sort
-of every sample with its answer takes four times as long in SQLite, and twice as long in PostgreSQL.
+of every sample with its answer takes four times as long in SQLite, and twice as long in PostgreSQL. Verdicts are scalar
+subqueries, which no planner makes a join: it cannot know how many answers a pool has, and where it guesses too many it
+reads all grades for each pool.
 """
 
 from __future__ import annotations
@@ -35,12 +37,13 @@ V_POOL_ANSWERS = View(
     GROUP BY w.sweep_id, w.pool_id, w.problem_id, w.generator_id, w.grader_id, t.outcome, x.answer_id""",
 )
 
+_ANSWER = (
+    "(SELECT x.answer_id FROM extractions x WHERE x.trajectory_id = t.id AND x.extractor_id = w.extractor_id)"
+)
 _SAMPLES = {
     "n": "COUNT(*)",
     "errors": "COUNT(*) FILTER (WHERE t.outcome = 'error')",
-    "truncated": f"""COUNT(*) FILTER (WHERE CASE WHEN t.outcome IN {UNFINISHED} THEN NOT EXISTS (
-                SELECT 1 FROM extractions x WHERE x.trajectory_id = t.id AND x.extractor_id = w.extractor_id
-                AND x.answer_id IS NOT NULL) END)""",
+    "truncated": f"COUNT(*) FILTER (WHERE CASE WHEN t.outcome IN {UNFINISHED} THEN {_ANSWER} IS NULL END)",
     "completion_tokens": "SUM(t.completion_tokens)",
 }
 """Counts of the samples of a pool `w`."""
@@ -51,12 +54,13 @@ _ANSWERS = {
     "wrong": "CAST(COALESCE(SUM(m.n) FILTER (WHERE m.verdict = 'wrong'), 0) AS BIGINT)",
 }
 """Counts of the answers of a pool `w` to a problem `p`."""
-_OF_ANSWERS = f"""FROM (SELECT k.n, {GRADE} AS verdict
+_OF_ANSWERS = f"""FROM (SELECT g.n, {GRADE} AS verdict
+        FROM (SELECT k.n, (SELECT d.verdict FROM grades d
+                WHERE d.answer_id = k.answer_id AND d.grader_id = w.grader_id) AS verdict
             FROM (SELECT x.answer_id, COUNT(*) AS n FROM extractions x
                 WHERE x.trajectory_id >= w.first_id AND x.trajectory_id < w.end_id
                 AND x.extractor_id = w.extractor_id AND x.answer_id IS NOT NULL
-                GROUP BY x.answer_id) k
-            LEFT JOIN grades g ON g.answer_id = k.answer_id AND g.grader_id = w.grader_id) m"""
+                GROUP BY x.answer_id) k) g) m"""
 _POOL = "w.sweep_id, w.pool_id, w.problem_id, w.generator_id, p.level, p.gold_status"
 _POOLS = "FROM v_sweep_pools w JOIN problems p ON p.id = w.problem_id"
 _WHOLE = "WHERE w.prefix_id IS NULL AND w.procedure_id IS NULL"
