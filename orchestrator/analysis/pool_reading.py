@@ -85,7 +85,10 @@ class PoolRecord:
 def read_pool(
     pool: SweepPool, samples: PoolSamples, answers: Sequence[AnswerRecord], columns: Sequence[ScoreColumn]
 ) -> PoolRecord:
-    """The samples of a pool as counts and as arrays; `answers` are those to its problem, with their verdicts."""
+    """The samples of a pool as counts and as arrays; `answers` are those to its problem, with their verdicts.
+
+    What another run has stored since the answers were read has an answer that is not among them: it is ungraded.
+    """
     votes = {each.answer_id: _vote(each) for each in answers}
     outcomes, said_ids = _words(samples.samples.outcomes), _numbers(samples.samples.answers)
     groups: Counter[tuple[str, int | None]] = Counter(zip(outcomes, said_ids, strict=True))
@@ -116,7 +119,7 @@ def read_pool(
     texts = {each.answer_id: each.text for each in answers}
     said: Counter[str] = Counter()
     for (_, answer), count in groups.items():
-        if answer is not None:
+        if answer in texts:
             said[texts[answer]] += count
     return PoolRecord(
         pool=pool,

@@ -56,6 +56,12 @@ def gathered(rows: Sequence[tuple[int, str, str]]) -> ScoreTexts:
 
 
 class TestCounts:
+    def test_an_answer_that_came_since_answers_were_read_is_ungraded(self) -> None:
+        record = read([sample(0, "complete", 1), sample(1, "complete", 8)], [answer(1, "correct")])
+        assert (record.counts.samples, record.counts.correct, record.counts.ungraded) == (2, 1, 1)
+        assert record.answers == {"1": 1}
+        assert record.ballots.n == 1
+
     def test_every_sample_belongs_to_exactly_one_count(self) -> None:
         groups: list[tuple[str, int | None, int]] = [
             ("complete", 1, 5), ("complete", 2, 4), ("complete", 3, 3), ("complete", 4, 2), ("complete", 5, 1),
