@@ -59,7 +59,7 @@ def main() -> None:
         help="floor,writer,throughput,utilisation,replicas,search,scaling,memory,resume,million,volume,estimates",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="smaller and once: minutes instead of a quarter of an hour"
+        "--quick", action="store_true", help="smaller and once: minutes instead of three quarters of an hour"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--keep", type=Path, help="folder to keep the stores in; else a temporary one")
