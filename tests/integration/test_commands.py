@@ -62,8 +62,8 @@ async def task_states(folder: SweepFolder) -> set[int]:
 async def test_a_signal_ends_a_run_in_order_and_the_next_completes_it(
     folder: SweepFolder, number: signal.Signals
 ) -> None:
-    # A second a reply: a process that is late in hearing its signal has not sent another round meanwhile.
-    async with FaultServer(latency_s=1.0) as server:
+    # Three seconds a reply: a process that is late in hearing its signal has not sent another round meanwhile.
+    async with FaultServer(latency_s=3.0) as server:
         folder.write(server.url, problems=10, samples=64, limits=FEW)
         command = await Command.start(
             "run", folder.file, "--db", folder.database, *LOCAL, folder=folder.folder
