@@ -27,11 +27,10 @@ def view_figures(group: str, prefix: str, url: str, limit_s: float) -> Iterator[
 
 
 async def _times(url: str) -> dict[str, float]:
-    store = await Store.open(url, read_only=True)
     times: dict[str, float] = {}
-    for name, query in VIEWS.items():
-        started = time.perf_counter()
-        await store.query(query, limit=ROWS, timeout_s=TIMEOUT_S)
-        times[name] = time.perf_counter() - started
-    await store.close()
+    async with await Store.open(url, read_only=True) as store:
+        for name, query in VIEWS.items():
+            started = time.perf_counter()
+            await store.query(query, limit=ROWS, timeout_s=TIMEOUT_S)
+            times[name] = time.perf_counter() - started
     return times
