@@ -62,12 +62,15 @@ class SqliteBackend:
     @asynccontextmanager
     async def transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         """A transaction that no cancellation cuts."""
-        connection = await _begun(engine)
+        connection = engine.connect()
         try:
+            await completed(connection.start())
+            await completed(connection.begin())
             yield connection
             await completed(connection.commit())
         finally:
-            await completed(connection.close())  # rolls back what is not committed
+            if connection.sync_connection is not None:  # else it did not start
+                await completed(connection.close())  # rolls back what is not committed
 
     async def execute(
         self, connection: AsyncConnection, statement: sa.TextClause, values: dict[str, Any]
@@ -103,27 +106,6 @@ class SqliteBackend:
                     raw = (await connection.get_raw_connection()).driver_connection
                     await raw.execute("PRAGMA optimize")  # type: ignore[union-attr]
             await self.writer.dispose()
-
-
-async def _begun(engine: AsyncEngine) -> AsyncConnection:
-    connection = engine.connect()
-    beginning = asyncio.create_task(_begin(connection))
-    try:
-        await completed(beginning)
-    except asyncio.CancelledError:
-        if beginning.exception() is None:
-            await completed(connection.close())
-        raise
-    return connection
-
-
-async def _begin(connection: AsyncConnection) -> None:
-    await connection.start()
-    try:
-        await connection.begin()
-    except BaseException:
-        await connection.close()
-        raise
 
 
 async def _fetch(connection: AsyncConnection, sql: str) -> list[tuple[Any, ...]]:

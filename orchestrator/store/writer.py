@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
 from orchestrator.store.batching import GroupQueue, Queued, WriterLimits, merged, weigh
+from orchestrator.store.completion import completed
 from orchestrator.store.errors import StoreUnavailable, WriterFailed
 from orchestrator.store.records import WriteReceipt
 from workers.types import FactBatch
@@ -134,13 +135,8 @@ class Writer:
         """Commit what was accepted, then stop. Cancelling the caller does not interrupt that."""
         self._closing = True
         self._wake.set()
-        if self._task is None:
-            return
-        try:
-            await asyncio.shield(self._task)
-        except asyncio.CancelledError:
-            await asyncio.wait([self._task])
-            raise
+        if self._task is not None:
+            await completed(self._task)
 
     @property
     def _is_over(self) -> bool:
